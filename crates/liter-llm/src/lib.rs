@@ -1,1 +1,29 @@
-//! Placeholder.
+//! One typed API for every LLM service: OpenAI, Anthropic, Azure OpenAI and compatible hosts.
+
+pub mod adapters;
+pub mod client;
+pub mod config;
+pub mod core;
+pub mod credentials;
+mod endpoint;
+mod locate;
+pub mod named;
+pub mod providers;
+mod reading;
+pub mod resilience;
+pub mod transports;
+
+pub use async_trait::async_trait;
+
+pub use crate::client::Client;
+pub use crate::config::{Api, Config, ProviderConfig, TransportKind};
+pub use crate::core::chunk::{Delta, Facts, LlmChunk};
+pub use crate::core::content::{Block, BlockKind, Media, Message, Reasoning, Role};
+pub use crate::core::error::{ErrorDetail, ErrorKind, FailurePhase, LlmError};
+pub use crate::core::fold::{Folder, fold, unfold};
+pub use crate::core::json::{Extra, RawJson};
+pub use crate::core::provider::{ChunkStream, LlmProvider, Operation};
+pub use crate::core::request::{LlmRequest, OnUnsupported, RequestBody};
+pub use crate::core::response::{Adjustment, Attempt, FinishReason, LlmResponse, Timing, ToolCall, Usage};
+pub use crate::core::tools::{ResponseFormat, Tool, ToolChoice};
+pub use crate::named::{AnthropicProvider, AzureOpenAiProvider, OpenAiProvider};

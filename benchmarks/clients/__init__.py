@@ -1,0 +1,1 @@
+"""Client libraries side by side: what a call and an event cost."""

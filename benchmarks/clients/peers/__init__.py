@@ -1,0 +1,1 @@
+"""One file per library: the least code that makes the call."""

@@ -1,0 +1,285 @@
+//! A streamed answer on its way to Python: chunks queue up as JSON and are handed over a batch at a time.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use liter_llm::{ChunkStream, ErrorKind, Folder, LlmChunk, LlmError, LlmProvider, LlmRequest};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::bridge::{Bridge, Outcome, Shared as Loop, lock};
+use crate::errors::{engine_error, payload};
+use crate::host::{DISPATCH, Dispatch, Job};
+use crate::runtime::{rest_if_exiting, runtime};
+
+/// How much unread JSON a stream may hold before it stops reading from the provider, in bytes.
+const HIGH_WATER: usize = 256 * 1024;
+/// How long a sync wait lasts before signals (Ctrl-C) are looked at.
+const SIGNAL_CHECK: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
+struct State {
+    /// A JSON array without its closing bracket; empty when there is nothing to read.
+    batch: Vec<u8>,
+    ended: bool,
+    /// Whether the end was a failure; stays when the error has been handed out.
+    failed: bool,
+    error: Option<Vec<u8>>,
+    folder: Folder,
+    waiter: Option<(Arc<Loop>, u64)>,
+    jobs: Vec<Job>,
+}
+
+impl State {
+    /// What is ready: a batch, an error, or the end; `None` when one must wait.
+    fn take(&mut self) -> Option<Outcome> {
+        if !self.batch.is_empty() {
+            let mut batch = std::mem::take(&mut self.batch);
+            batch.push(b']');
+            return Some(Outcome::Batch(batch));
+        }
+        if let Some(error) = self.error.take() {
+            return Some(Outcome::Error(error));
+        }
+        self.ended.then(|| Outcome::Batch(Vec::new()))
+    }
+}
+
+/// What to do after a batch.
+enum Step {
+    More,
+    Full,
+    Ended(Option<LlmError>),
+}
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    ready: Condvar,
+    space: Notify,
+}
+
+impl Inner {
+    /// Wakes whoever waits for what is ready now.
+    fn hand_over(&self, mut state: std::sync::MutexGuard<'_, State>) {
+        if let Some((loop_, call)) = state.waiter.take() {
+            if let Some(outcome) = state.take() {
+                drop(state);
+                loop_.finish(call, outcome);
+                self.space.notify_one();
+            } else {
+                state.waiter = Some((loop_, call));
+            }
+        } else {
+            drop(state);
+            self.ready.notify_one();
+        }
+    }
+
+    /// Takes a chunk and everything behind it that is ready: one wake-up per batch, not per chunk.
+    fn fill(&self, mut item: Result<LlmChunk, LlmError>, chunks: &mut ChunkStream) -> Step {
+        let mut state = lock(&self.state);
+        let step = loop {
+            match item {
+                Ok(chunk) => {
+                    state.folder.push(&chunk);
+                    let separator = if state.batch.is_empty() { b'[' } else { b',' };
+                    state.batch.push(separator);
+                    if let Err(error) = serde_json::to_writer(&mut state.batch, &chunk) {
+                        return Step::Ended(Some(LlmError::new(ErrorKind::Decode, error.to_string())));
+                    }
+                }
+                Err(error) => {
+                    return Step::Ended(Some(error.with(|detail| {
+                        detail.partial.get_or_insert_with(|| Box::new(state.folder.partial()));
+                    })));
+                }
+            }
+            if state.batch.len() > HIGH_WATER {
+                break Step::Full;
+            }
+            match chunks.next().now_or_never() {
+                Some(Some(next)) => item = next,
+                Some(None) => return Step::Ended(None),
+                None => break Step::More,
+            }
+        };
+        self.hand_over(state);
+        step
+    }
+
+    fn end(&self, error: Option<&LlmError>) {
+        let mut state = lock(&self.state);
+        if state.ended {
+            return;
+        }
+        state.ended = true;
+        state.failed = error.is_some();
+        state.error = error.map(payload);
+        self.hand_over(state);
+    }
+}
+
+async fn pump(inner: Arc<Inner>, provider: Arc<dyn LlmProvider>, request: Vec<u8>) {
+    let opened = match LlmRequest::from_json(&request) {
+        Ok(request) => provider.stream(request).await,
+        Err(error) => Err(error),
+    };
+    drop(request);
+    let mut chunks = match opened {
+        Ok(chunks) => chunks,
+        Err(error) => return inner.end(Some(&error)),
+    };
+    while let Some(item) = chunks.next().await {
+        match inner.fill(item, &mut chunks) {
+            Step::More => {}
+            Step::Full => {
+                while lock(&inner.state).batch.len() > HIGH_WATER {
+                    inner.space.notified().await;
+                }
+            }
+            Step::Ended(error) => return inner.end(error.as_ref()),
+        }
+    }
+    inner.end(None);
+}
+
+/// A streamed answer.
+#[pyclass(frozen, module = "liter_llm._native")]
+pub struct Stream {
+    inner: Arc<Inner>,
+    bridge: Option<Py<Bridge>>,
+    host: Option<Py<PyAny>>,
+    task: AbortHandle,
+}
+
+impl Stream {
+    /// Starts a streamed call; never blocks.
+    pub fn open(
+        py: Python<'_>,
+        provider: Arc<dyn LlmProvider>,
+        request: Vec<u8>,
+        bridge: Option<Py<Bridge>>,
+        host: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let inner = Arc::new(Inner::default());
+        let pump = pump(Arc::clone(&inner), provider, request);
+        let runtime = runtime()?;
+        let task = if host.is_some() {
+            let dispatch: Dispatch = match &bridge {
+                Some(bridge) => {
+                    let shared = bridge.get().shared();
+                    Arc::new(move |job| shared.run(job))
+                }
+                None => {
+                    let inner = Arc::clone(&inner);
+                    Arc::new(move |job| {
+                        lock(&inner.state).jobs.push(job);
+                        inner.ready.notify_one();
+                    })
+                }
+            };
+            if let (Some(bridge), Some(host)) = (&bridge, &host) {
+                bridge.get().set_host(host.clone_ref(py));
+            }
+            runtime.spawn(DISPATCH.scope(dispatch, pump))
+        } else {
+            runtime.spawn(pump)
+        };
+        Ok(Self { inner, bridge, host, task: task.abort_handle() })
+    }
+
+    fn deliver<'py>(&self, py: Python<'py>, outcome: &Outcome) -> PyResult<Bound<'py, PyBytes>> {
+        match outcome {
+            Outcome::Batch(batch) => {
+                self.inner.space.notify_one();
+                Ok(PyBytes::new(py, batch))
+            }
+            Outcome::Error(error) => Err(engine_error(error)),
+            Outcome::Answer(answer, _) => Ok(PyBytes::new(py, answer)),
+        }
+    }
+}
+
+#[pymethods]
+impl Stream {
+    /// Waits for chunks and returns all that are ready as a JSON array; empty at the end.
+    fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        loop {
+            let (outcome, jobs) = py.detach(|| {
+                let mut state = lock(&self.inner.state);
+                let mut outcome = state.take();
+                if outcome.is_none() && state.jobs.is_empty() {
+                    let waited = self.inner.ready.wait_timeout(state, SIGNAL_CHECK);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    outcome = state.take();
+                }
+                let jobs = std::mem::take(&mut state.jobs);
+                drop(state);
+                rest_if_exiting();
+                (outcome, jobs)
+            });
+            for job in jobs {
+                if let Some(host) = &self.host {
+                    host.bind(py).call_method1(pyo3::intern!(py, "spawn"), (Py::new(py, job)?,))?;
+                }
+            }
+            if let Some(outcome) = outcome {
+                return self.deliver(py, &outcome);
+            }
+            if let Err(signal) = py.check_signals() {
+                self.close();
+                return Err(signal);
+            }
+        }
+    }
+
+    /// Chunks that are ready now (empty at the end), or `None`: then the future gets them.
+    fn next_async<'py>(&self, py: Python<'py>, future: Py<PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let mut state = lock(&self.inner.state);
+        if let Some(outcome) = state.take() {
+            drop(state);
+            return self.deliver(py, &outcome).map(Some);
+        }
+        if let Some(bridge) = &self.bridge {
+            let bridge = bridge.get();
+            let call = bridge.expect(future);
+            state.waiter = Some((bridge.shared(), call));
+        }
+        Ok(None)
+    }
+
+    /// The whole answer once the end was reached without an error.
+    fn response<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let state = lock(&self.inner.state);
+        if !state.ended || state.failed || !state.batch.is_empty() {
+            return Ok(None);
+        }
+        let json = serde_json::to_vec(&state.folder.partial());
+        drop(state);
+        json.map(|json| Some(PyBytes::new(py, &json)))
+            .map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))
+    }
+
+    /// The answer as far as it has come.
+    fn partial<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        serde_json::to_vec(&lock(&self.inner.state).folder.partial())
+            .map(|json| PyBytes::new(py, &json))
+            .map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))
+    }
+
+    /// Closes the connection; whoever waits for chunks in another thread gets an error of kind `cancelled`.
+    fn close(&self) {
+        self.task.abort();
+        self.inner.end(Some(&LlmError::new(ErrorKind::Cancelled, "the stream was closed")));
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

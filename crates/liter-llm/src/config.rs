@@ -1,0 +1,258 @@
+//! What a deployment is made of: the one strict configuration document.
+
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::core::error::LlmError;
+use crate::core::json::{Extra, fields};
+use crate::core::request::{check_header, unknown_name};
+use crate::providers::ProviderRow;
+use crate::resilience::attempts::RetryOptions;
+
+/// Which of a provider's APIs is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Api {
+    /// The provider's usual one.
+    #[default]
+    Chat,
+    /// OpenAI Responses.
+    Responses,
+}
+
+/// How bytes travel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransportKind {
+    /// HTTP, with Server-Sent Events for streams.
+    #[default]
+    Http,
+    /// A WebSocket (OpenAI Responses).
+    Websocket,
+}
+
+/// One deployment: provider, model, credential and options. Absent fields take the row's or the default value.
+///
+/// `Debug` shows no key.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProviderConfig {
+    /// The provider's name: a row of `data/providers.toml` or one of your own.
+    pub provider: String,
+    /// The model, sent verbatim.
+    pub model: Option<String>,
+    /// The key; absent: from the environment variable the row names.
+    pub api_key: Option<SecretString>,
+    /// OpenAI and compatible hosts: including `/v1`. Anthropic: without. Azure: the resource root.
+    pub base_url: Option<String>,
+    /// Which API; default chat.
+    pub api: Api,
+    /// How bytes travel; default HTTP.
+    pub transport: TransportKind,
+    /// Azure's deployment name; default the model.
+    pub deployment: Option<String>,
+    /// Azure's API version.
+    pub api_version: Option<String>,
+    /// A Microsoft Entra token of your own.
+    pub azure_ad_token: Option<SecretString>,
+    /// Microsoft Entra tenant.
+    pub tenant_id: Option<String>,
+    /// Microsoft Entra application or managed identity.
+    pub client_id: Option<String>,
+    /// Microsoft Entra application secret.
+    pub client_secret: Option<SecretString>,
+    /// File with a federated token (workload identity).
+    pub federated_token_file: Option<String>,
+    /// Use the machine's managed identity.
+    pub managed_identity: bool,
+    /// OpenAI organisation header.
+    pub organization: Option<String>,
+    /// OpenAI project header.
+    pub project: Option<String>,
+    /// The region, for routing and telemetry.
+    pub region: Option<String>,
+    /// Seconds for the whole call; 600.
+    pub timeout: Option<f64>,
+    /// Seconds for making the connection; 10.
+    pub connect_timeout: Option<f64>,
+    /// Seconds until the answer's first byte; 120.
+    pub first_byte_timeout: Option<f64>,
+    /// Seconds of silence between two pieces of an answer; 60.
+    pub idle_timeout: Option<f64>,
+    /// Repeats after a failure that may pass; 3.
+    pub max_retries: Option<u32>,
+    /// More HTTP headers.
+    pub headers: IndexMap<String, String>,
+    /// Vendor fields for every request of this deployment.
+    pub extra: Extra,
+    /// `http://`, `https://` or `socks5://` proxy; default the environment's.
+    pub proxy: Option<String>,
+    /// The deployment's name in attempts and telemetry; default `provider/model`.
+    pub name: Option<String>,
+}
+
+const FIELDS: &[&str] = &[
+    "provider",
+    "model",
+    "api_key",
+    "base_url",
+    "api",
+    "transport",
+    "deployment",
+    "api_version",
+    "azure_ad_token",
+    "tenant_id",
+    "client_id",
+    "client_secret",
+    "federated_token_file",
+    "managed_identity",
+    "organization",
+    "project",
+    "region",
+    "timeout",
+    "connect_timeout",
+    "first_byte_timeout",
+    "idle_timeout",
+    "max_retries",
+    "headers",
+    "extra",
+    "proxy",
+    "name",
+];
+
+impl ProviderConfig {
+    /// A deployment of this provider; everything else from the row and the environment.
+    #[must_use]
+    pub fn new(provider: impl Into<String>) -> Self {
+        Self { provider: provider.into(), ..Self::default() }
+    }
+
+    /// Reads `provider/model`, split at the first slash.
+    ///
+    /// # Errors
+    /// `config` when there is no slash.
+    pub fn parse(text: &str) -> Result<Self, LlmError> {
+        match text.split_once('/') {
+            Some((provider, model)) if !provider.is_empty() && !model.is_empty() => {
+                Ok(Self::new(provider).with_model(model))
+            }
+            _ => Err(LlmError::config("model", format!("`{text}` must be written as `provider/model`"))),
+        }
+    }
+
+    /// Sets the model.
+    #[must_use]
+    pub fn with_model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// Sets the key.
+    #[must_use]
+    pub fn with_api_key(mut self, key: impl Into<String>) -> Self {
+        self.api_key = Some(SecretString::from(key.into()));
+        self
+    }
+
+    /// Sets the base URL.
+    #[must_use]
+    pub fn with_base_url(mut self, url: impl Into<String>) -> Self {
+        self.base_url = Some(url.into());
+        self
+    }
+
+    /// Checks what can be checked without the provider's row.
+    ///
+    /// # Errors
+    /// `config` naming the option and the remedy.
+    pub fn validate(&self) -> Result<(), LlmError> {
+        let limits = [
+            ("timeout", self.timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("first_byte_timeout", self.first_byte_timeout),
+            ("idle_timeout", self.idle_timeout),
+        ];
+        for (name, value) in limits {
+            if let Some(value) = value
+                && !(value > 0.0 && value <= 1e9)
+            {
+                return Err(LlmError::config(
+                    name,
+                    format!("`{name}`: {value} is not a positive number of seconds"),
+                ));
+            }
+        }
+        for (name, value) in &self.headers {
+            check_header(name, value)
+                .map_err(|error| LlmError::config("headers", &error.detail().message))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn limits(&self) -> TimeLimits {
+        let seconds = |value: Option<f64>, default: u64| {
+            value
+                .and_then(|value| Duration::try_from_secs_f64(value).ok())
+                .unwrap_or(Duration::from_secs(default))
+        };
+        TimeLimits {
+            total: seconds(self.timeout, 600),
+            connect: seconds(self.connect_timeout, 10),
+            first_byte: seconds(self.first_byte_timeout, 120),
+            idle: seconds(self.idle_timeout, 60),
+        }
+    }
+
+    pub(crate) fn retries(&self) -> RetryOptions {
+        let default = RetryOptions::default();
+        RetryOptions { max_retries: self.max_retries.unwrap_or(default.max_retries), ..default }
+    }
+}
+
+/// The time limits of a deployment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimeLimits {
+    pub total: Duration,
+    pub connect: Duration,
+    pub first_byte: Duration,
+    pub idle: Duration,
+}
+
+/// The whole configuration document.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The deployment that answers.
+    pub deployment: ProviderConfig,
+    /// Provider rows of your own; one with a known name replaces it.
+    pub providers: IndexMap<String, ProviderRow>,
+}
+
+impl Config {
+    /// Reads the document; unknown keys are refused with the nearest name.
+    ///
+    /// # Errors
+    /// `config` naming the option and the remedy.
+    pub fn from_json(json: &[u8]) -> Result<Self, LlmError> {
+        let text = std::str::from_utf8(json).map_err(|error| {
+            LlmError::config("config", "the configuration is not UTF-8").with_source(error)
+        })?;
+        let malformed = |error: serde_json::Error| {
+            LlmError::config("config", format!("the configuration cannot be read: {error}"))
+        };
+        let outer = fields(text).map_err(malformed)?;
+        if let Some(deployment) = outer.get("deployment") {
+            let inner = fields(deployment.get()).map_err(malformed)?;
+            if let Some(name) = inner.keys().find(|name| !FIELDS.contains(&name.as_str())) {
+                let reason = unknown_name(name, FIELDS, "see the options of `ProviderConfig`");
+                return Err(LlmError::config(name.as_str(), format!("`{name}` {reason}")));
+            }
+        }
+        let config: Self = serde_json::from_str(text).map_err(malformed)?;
+        config.deployment.validate()?;
+        Ok(config)
+    }
+}

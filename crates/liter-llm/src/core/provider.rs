@@ -1,0 +1,78 @@
+//! The one door: everything that can answer implements `LlmProvider`.
+
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use futures_util::Stream;
+
+use super::chunk::LlmChunk;
+use super::error::LlmError;
+use super::fold::unfold;
+use super::json::RawJson;
+use super::request::LlmRequest;
+use super::response::LlmResponse;
+
+/// A streamed answer. It ends after its last chunk; an `Err` is the last item. Dropping it closes the connection.
+pub type ChunkStream = Pin<Box<dyn Stream<Item = Result<LlmChunk, LlmError>> + Send>>;
+
+/// An operation besides generation (embeddings, transcription, ...): its name and JSON in, JSON out.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// The operation's name in the GenAI conventions, for instance `embeddings`.
+    pub name: String,
+    /// Its arguments.
+    pub body: RawJson,
+}
+
+/// Everything that can answer: an endpoint, a layer around one, a router, a test double, a provider of your own.
+///
+/// ```
+/// use liter_llm::{async_trait, LlmError, LlmProvider, LlmRequest, LlmResponse, Message};
+///
+/// struct Echo;
+///
+/// #[async_trait]
+/// impl LlmProvider for Echo {
+///     fn name(&self) -> &str {
+///         "echo"
+///     }
+///
+///     async fn generate(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
+///         let text = request.messages.last().map(Message::text).unwrap_or_default();
+///         Ok(LlmResponse { message: Message::assistant(text), ..LlmResponse::default() })
+///     }
+/// }
+/// # fn main() {}
+/// ```
+#[async_trait]
+pub trait LlmProvider: Send + Sync {
+    /// The provider's name, for errors and telemetry.
+    fn name(&self) -> &str;
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// Every [kind](super::error::ErrorKind) there is.
+    async fn generate(&self, request: LlmRequest) -> Result<LlmResponse, LlmError>;
+
+    /// Answers a request piece by piece. The default makes the whole answer first and yields it at once.
+    ///
+    /// # Errors
+    /// What goes wrong before the first chunk; later failures are the stream's last item.
+    async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
+        let answer = self.generate(request).await?;
+        let chunks = unfold(&answer).into_iter().map(Ok);
+        Ok(Box::pin(futures_util::stream::iter(chunks)))
+    }
+
+    /// Carries out another operation.
+    ///
+    /// # Errors
+    /// `unsupported` unless the provider implements it.
+    async fn operate(&self, operation: Operation) -> Result<RawJson, LlmError> {
+        Err(LlmError::unsupported(
+            "operation",
+            format!("provider `{}` does not offer `{}`", self.name(), operation.name),
+        ))
+    }
+}

@@ -1,0 +1,250 @@
+//! The one answer type of all providers.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::content::{Block, BlockKind, Message, Role};
+use super::json::{Extra, RawJson};
+
+/// Why the model stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// It was done, or met a stop text.
+    Stop,
+    /// The token limit.
+    Length,
+    /// It wants tools called.
+    ToolCalls,
+    /// A content filter, or a refusal.
+    ContentFilter,
+    /// The provider failed.
+    Error,
+    /// A reason of the vendor's own; see `raw_finish_reason`.
+    #[default]
+    Other,
+}
+
+/// What the call consumed, in tokens.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// All input tokens, cached ones included.
+    pub input_tokens: u64,
+    /// All output tokens, reasoning included.
+    pub output_tokens: u64,
+    /// Input tokens read from the provider's prompt cache.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_read_input_tokens: u64,
+    /// Input tokens written to the provider's prompt cache.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_creation_input_tokens: u64,
+    /// Output tokens spent on reasoning.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reasoning_output_tokens: u64,
+    /// Other counts of the vendor's (audio, predictions, tool use, ...), under its own names.
+    #[serde(skip_serializing_if = "Extra::is_empty")]
+    pub extra: Extra,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+/// Something that was changed or left out of the request, with the caller's leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adjustment {
+    /// The request field.
+    pub param: String,
+    /// What was done and why, as a sentence.
+    pub reason: String,
+}
+
+impl Adjustment {
+    /// Names the field and what was done.
+    #[must_use]
+    pub fn new(param: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { param: param.into(), reason: reason.into() }
+    }
+}
+
+/// One request that was sent for a call, and what came of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attempt {
+    /// The deployment it went to.
+    pub deployment: String,
+    /// The HTTP status, when an answer came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Seconds from sending to the answer (for a stream: to its first chunk) or the failure.
+    pub duration: f64,
+    /// Seconds waited before it was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<f64>,
+    /// The error kind when it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Why it was sent again or elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// When things happened, in seconds since the call began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timing {
+    /// When the answer's headers were there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<f64>,
+    /// When the first content was there (streams).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_chunk: Option<f64>,
+    /// When all was there.
+    pub total: f64,
+}
+
+/// An answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LlmResponse {
+    /// The provider's id for the answer.
+    pub id: String,
+    /// The model that answered, in the provider's words.
+    pub model: String,
+    /// The provider's name.
+    pub provider: String,
+    /// The answer; append it to the conversation as it is.
+    pub message: Message,
+    /// Why the model stopped.
+    pub finish_reason: FinishReason,
+    /// The vendor's own word for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_finish_reason: Option<String>,
+    /// What the call consumed; `None` when the provider did not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// The provider's id for the HTTP request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// The provider's rate-limit headers, lower case.
+    #[serde(skip_serializing_if = "indexmap::IndexMap::is_empty")]
+    pub rate_limits: indexmap::IndexMap<String, String>,
+    /// The service tier that was used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
+    /// Log probabilities, in the provider's form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<RawJson>,
+    /// What was changed or left out of the request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adjustments: Vec<Adjustment>,
+    /// What was sent, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// When things happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
+    /// Vendor fields without a typed home.
+    #[serde(skip_serializing_if = "Extra::is_empty")]
+    pub extra: Extra,
+    /// The provider's own bytes; empty for streams. Not part of the border form: it travels beside it.
+    #[serde(skip)]
+    pub raw: Bytes,
+}
+
+impl Default for LlmResponse {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            model: String::new(),
+            provider: String::new(),
+            message: Message::new(Role::Assistant, Vec::new()),
+            finish_reason: FinishReason::Other,
+            raw_finish_reason: None,
+            usage: None,
+            request_id: None,
+            rate_limits: indexmap::IndexMap::new(),
+            service_tier: None,
+            logprobs: None,
+            adjustments: Vec::new(),
+            attempts: Vec::new(),
+            timing: None,
+            extra: Extra::new(),
+            raw: Bytes::new(),
+        }
+    }
+}
+
+impl PartialEq for LlmResponse {
+    /// Equality of what was answered; how it came (timing, attempts, request id, rate limits, raw bytes) is ignored.
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.model == other.model
+            && self.provider == other.provider
+            && self.message == other.message
+            && self.finish_reason == other.finish_reason
+            && self.raw_finish_reason == other.raw_finish_reason
+            && self.usage == other.usage
+            && self.service_tier == other.service_tier
+            && self.logprobs == other.logprobs
+            && self.adjustments == other.adjustments
+            && self.extra == other.extra
+    }
+}
+
+/// A tool call in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToolCall<'a> {
+    /// The id the result must name.
+    pub id: &'a str,
+    /// The tool's name.
+    pub name: &'a str,
+    /// The arguments as the JSON text the model wrote.
+    pub arguments: &'a str,
+}
+
+impl LlmResponse {
+    /// The text of the answer; empty when there is none.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.message.text()
+    }
+
+    /// The visible reasoning; empty when there is none.
+    #[must_use]
+    pub fn reasoning(&self) -> String {
+        self.blocks()
+            .filter_map(|block| match &block.kind {
+                BlockKind::Reasoning(reasoning) => Some(reasoning.text.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The model's refusal, when it declined.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        self.blocks().find_map(|block| match &block.kind {
+            BlockKind::Refusal { text } => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The tools the model wants called.
+    #[must_use]
+    pub fn tool_calls(&self) -> Vec<ToolCall<'_>> {
+        self.blocks()
+            .filter_map(|block| match &block.kind {
+                BlockKind::ToolCall { id, name, arguments } => Some(ToolCall { id, name, arguments }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.message.content().iter()
+    }
+}

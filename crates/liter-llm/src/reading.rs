@@ -1,0 +1,207 @@
+//! A streamed answer being read: frames from the transport through the decoder into chunks, and its honest end.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt, stream};
+
+use crate::adapters::{Decoder, Frame};
+use crate::core::chunk::{Facts, LlmChunk};
+use crate::core::error::{ErrorKind, LlmError};
+use crate::core::provider::ChunkStream;
+use crate::core::response::Timing;
+use crate::transports::http::BodyStream;
+use crate::transports::sse::{MAX_EVENT_BYTES, SseParser};
+use crate::transports::websocket_pool::WebSocketLease;
+
+/// How long the end of an HTTP body is waited for once the answer is complete, so that the connection can be used
+/// again.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+enum Source {
+    Http { body: Box<BodyStream>, parser: Box<SseParser> },
+    WebSocket { lease: WebSocketLease, first: Option<Duration> },
+}
+
+/// A streamed answer that is being read.
+pub(crate) struct Reading {
+    source: Option<Source>,
+    decoder: Box<dyn Decoder>,
+    chunks: Vec<LlmChunk>,
+    ready: VecDeque<LlmChunk>,
+    failure: Option<LlmError>,
+    idle: Duration,
+    begun: Instant,
+    facts: Option<Facts>,
+    timing: Timing,
+    provider: String,
+    model: String,
+    ended: bool,
+}
+
+impl Reading {
+    pub(crate) fn http(body: BodyStream, decoder: Box<dyn Decoder>, idle: Duration, begun: Instant) -> Self {
+        Self::new(
+            Source::Http { body: Box::new(body), parser: Box::new(SseParser::new(MAX_EVENT_BYTES)) },
+            decoder,
+            idle,
+            begun,
+        )
+    }
+
+    /// `limits`: until the first message, and between messages.
+    pub(crate) fn websocket(
+        lease: WebSocketLease,
+        decoder: Box<dyn Decoder>,
+        limits: (Duration, Duration),
+        begun: Instant,
+    ) -> Self {
+        Self::new(Source::WebSocket { lease, first: Some(limits.0) }, decoder, limits.1, begun)
+    }
+
+    /// Seconds since the call began.
+    pub(crate) fn elapsed(&self) -> f64 {
+        self.begun.elapsed().as_secs_f64()
+    }
+
+    fn new(source: Source, decoder: Box<dyn Decoder>, idle: Duration, begun: Instant) -> Self {
+        Self {
+            source: Some(source),
+            decoder,
+            chunks: Vec::new(),
+            ready: VecDeque::new(),
+            failure: None,
+            idle,
+            begun,
+            facts: None,
+            timing: Timing::default(),
+            provider: String::new(),
+            model: String::new(),
+            ended: false,
+        }
+    }
+
+    /// Reads until the first piece of the answer, or its end: what fails before that is the call's error, not the
+    /// stream's.
+    pub(crate) async fn first_content(&mut self) -> Result<(), LlmError> {
+        while self.source.is_some() && !self.ready.iter().any(LlmChunk::has_content) {
+            self.read().await;
+        }
+        match self.failure.take() {
+            Some(failure) if !self.ready.iter().any(LlmChunk::has_content) => Err(failure),
+            failure => {
+                self.failure = failure;
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the next bytes from the transport; on the end or a failure the source is gone.
+    async fn read(&mut self) {
+        let Some(source) = &mut self.source else { return };
+        let decoder = &mut *self.decoder;
+        let chunks = &mut self.chunks;
+        let outcome = match source {
+            Source::Http { body, parser } => match body.chunk(Some(self.idle)).await {
+                Ok(Some(bytes)) => parser
+                    .push(&bytes, |event| {
+                        if decoder.is_done() {
+                            return Ok(());
+                        }
+                        decoder.push(Frame::Event { name: event.name, data: event.data }, chunks)
+                    })
+                    .map(|()| true),
+                Ok(None) => decoder.finish(chunks).map(|()| false),
+                Err(error) => Err(interrupted(error)),
+            },
+            Source::WebSocket { lease, first } => {
+                let limit = first.take().unwrap_or(self.idle);
+                match lease.connection.next_text(Some(limit)).await {
+                    Ok(Some(text)) => decoder.push(Frame::Text(&text), chunks).map(|()| true),
+                    Ok(None) => decoder.finish(chunks).map(|()| false),
+                    Err(error) => Err(interrupted(error)),
+                }
+            }
+        };
+        self.ready.extend(self.chunks.drain(..));
+        match outcome {
+            Ok(true) if self.decoder.is_done() => {
+                if let Err(error) = self.decoder.finish(&mut self.chunks) {
+                    self.failure = Some(error);
+                }
+                self.ready.extend(self.chunks.drain(..));
+                self.release();
+            }
+            Ok(true) => {}
+            Ok(false) => self.source = None,
+            Err(error) => {
+                self.failure = Some(error);
+                self.source = None;
+            }
+        }
+    }
+
+    /// Gives the connection back: the rest of the body (usually just its end) is read in the background.
+    fn release(&mut self) {
+        match self.source.take() {
+            Some(Source::Http { mut body, .. }) => {
+                let mut drain = Box::pin(async move { while let Ok(Some(_)) = body.chunk(None).await {} });
+                if drain.as_mut().now_or_never().is_none() {
+                    drop(tokio::spawn(tokio::time::timeout(DRAIN_LIMIT, drain)));
+                }
+            }
+            Some(Source::WebSocket { lease, .. }) => lease.give_back(),
+            None => {}
+        }
+    }
+
+    async fn next(&mut self) -> Option<Result<LlmChunk, LlmError>> {
+        if let Some(facts) = self.facts.take() {
+            return Some(Ok(LlmChunk::facts(facts)));
+        }
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                return Some(Ok(chunk));
+            }
+            if let Some(failure) = self.failure.take() {
+                self.ended = true;
+                return Some(Err(failure.with(|detail| {
+                    detail.provider.get_or_insert_with(|| self.provider.clone());
+                    detail.model.get_or_insert_with(|| self.model.clone());
+                })));
+            }
+            if self.ended {
+                return None;
+            }
+            if self.source.is_none() {
+                self.ended = true;
+                self.timing.total = self.begun.elapsed().as_secs_f64();
+                let timing = Some(self.timing);
+                return Some(Ok(LlmChunk::facts(Facts { timing, ..Facts::default() })));
+            }
+            self.read().await;
+        }
+    }
+
+    /// The chunks, the endpoint's facts first.
+    pub(crate) fn into_stream(mut self, facts: Facts, provider: String, model: String) -> ChunkStream {
+        self.timing = facts.timing.unwrap_or_default();
+        self.facts = Some(facts);
+        self.provider = provider;
+        self.model = model;
+        Box::pin(stream::unfold(Box::new(self), |mut reading| async move {
+            let item = reading.next().await?;
+            Some((item, reading))
+        }))
+    }
+}
+
+/// A connection that breaks while the answer is coming is a cut stream; a limit that ran out stays one.
+fn interrupted(error: LlmError) -> LlmError {
+    if error.kind() != ErrorKind::Connection {
+        return error;
+    }
+    let mut detail = error.detail().clone();
+    detail.message = format!("the stream broke off before its end: {}", detail.message);
+    LlmError::from_parts(ErrorKind::StreamInterrupted, detail)
+}

@@ -1,0 +1,307 @@
+"""The clients: one call, any provider; sync and async share everything but the waiting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, overload
+
+import msgspec
+
+from ._native import Engine, EngineError
+from .config import ConfigDocument, ProviderConfig, load_config
+from .errors import ConfigError, from_engine
+from .requests import Prompt, RequestFields, encode_request
+from .streams import AsyncLlmStream, LlmStream
+from .types import LlmResponse, ParsedResponse
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .provider import LlmProvider
+    from .structured import Output
+
+T = TypeVar("T")
+
+_decode_response = msgspec.json.Decoder(LlmResponse).decode
+
+
+def _response(body: bytes, raw: bytes) -> LlmResponse:
+    response = _decode_response(body)
+    beside: dict[str, Any] = response.__dict__  # pyright: ignore[reportAssignmentType]
+    beside["_raw"] = raw
+    return response
+
+
+def _streamed(body: bytes) -> LlmResponse:
+    return _decode_response(body)
+
+
+class _Client:
+    """What both clients share: configuration, engine, how a request is written and an answer read."""
+
+    def __init__(self, config: ProviderConfig | str | LlmProvider) -> None:
+        if isinstance(config, str):
+            config = ProviderConfig.from_string(config)
+        if isinstance(config, ProviderConfig):
+            self._set_up(ConfigDocument(config), None)
+            return
+        from .host import ProviderHost
+        from .provider import LlmProvider
+
+        if not isinstance(config, LlmProvider):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(
+                f"`config`: must be a ProviderConfig, a text like `openai/gpt-4o-mini` or an LlmProvider, "
+                f"not {type(config).__name__}",
+                param="config",
+            )
+        self._set_up(None, ProviderHost(config))
+
+    def _set_up(self, document: ConfigDocument | None, host: Any) -> None:
+        self._document = document
+        self._host = host
+        try:
+            self._engine = Engine(b"{}" if document is None else document.border(), host)
+        except EngineError as error:
+            failure = from_engine(error)
+            if document is not None and document.source is not None:
+                failure.args = (f"{document.source}: {failure}",)
+            raise failure from failure.__cause__
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
+        """A client from a configuration file.
+
+        Args:
+            path: The TOML file; without one, the environment's `LITER_LLM_CONFIG` names it, else it is
+                `liter-llm.toml` in the working folder.
+
+        Raises:
+            ConfigError: There is no such file, or something in it cannot work; the message names file and
+            key.
+        """
+        client = cls.__new__(cls)
+        client._set_up(load_config(path), None)
+        return client
+
+    @property
+    def config(self) -> ProviderConfig | None:
+        """The configuration; `None` for a client over a provider written in Python."""
+        return None if self._document is None else self._document.deployment
+
+    def describe(self) -> dict[str, Any]:
+        """Where calls go: provider, model, base URL, where the key comes from. No secrets."""
+        facts: dict[str, Any] = msgspec.json.decode(self._engine.describe())
+        return facts
+
+    def __repr__(self) -> str:
+        if self._document is None:
+            return f"{type(self).__name__}({self._host.provider!r})"
+        config = self._document.deployment
+        return f"{type(self).__name__}({'/'.join(part for part in (config.provider, config.model) if part)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self._document, None if self._host is None else self._host.provider))
+
+    @staticmethod
+    def _output(output: object, fields: dict[str, Any]) -> Output:
+        from .structured import output_for, with_output
+
+        shape = output_for(output)
+        with_output(shape, fields)
+        return shape
+
+    def _finisher(self, shape: Output | None) -> Callable[[bytes], Any]:
+        if shape is None:
+            return _streamed
+        return lambda body: shape.read(body, b"")
+
+
+def _rebuild(cls: type[_Client], document: ConfigDocument | None, provider: LlmProvider | None) -> _Client:
+    if provider is not None:
+        return cls(provider)
+    client = cls.__new__(cls)
+    client._set_up(document, None)  # pyright: ignore[reportPrivateUsage]
+    return client
+
+
+class LiterLLM(_Client):
+    """A client for one deployment.
+
+    Threads may share it; a forked process may go on using it. `close()` is polite, not required.
+
+    Args:
+        config: A `ProviderConfig`; or `provider/model`, with key and base URL from the environment; or an
+            `LlmProvider` of your own.
+
+    Raises:
+        ConfigError: The configuration cannot work; the message names the option and the remedy.
+    """
+
+    @overload
+    def generate(self, prompt: Prompt | None = None, **fields: Unpack[RequestFields]) -> LlmResponse: ...
+    @overload
+    def generate(
+        self, prompt: Prompt | None = None, *, output: type[T], **fields: Unpack[RequestFields]
+    ) -> ParsedResponse[T]: ...
+    def generate(self, prompt: Prompt | None = None, *, output: Any = None, **fields: Any) -> LlmResponse:
+        """Asks for an answer and waits for it.
+
+        Args:
+            prompt: The question as text (or texts and blocks); instead of `messages`.
+            output: A pydantic model, dataclass, TypedDict or msgspec Struct the answer is to be:
+                `response.parsed`.
+            **fields: See `RequestFields`: messages, system, max_tokens, temperature, tools, timeout, ...
+
+        Raises:
+            LiterLlmError: See its subclasses. What is refused before sending is also a `ValueError`.
+        """
+        shape = None if output is None else self._output(output, fields)
+        request = encode_request(prompt, fields)
+        try:
+            body, raw = self._engine.generate(request)
+        except EngineError as error:
+            failure = from_engine(error)
+            raise failure from failure.__cause__
+        return _response(body, raw) if shape is None else shape.read(body, raw)
+
+    @overload
+    def stream(
+        self, prompt: Prompt | None = None, **fields: Unpack[RequestFields]
+    ) -> LlmStream[LlmResponse]: ...
+    @overload
+    def stream(
+        self, prompt: Prompt | None = None, *, output: type[T], **fields: Unpack[RequestFields]
+    ) -> LlmStream[ParsedResponse[T]]: ...
+    def stream(self, prompt: Prompt | None = None, *, output: Any = None, **fields: Any) -> LlmStream[Any]:
+        """Asks for an answer piece by piece. Takes the same arguments as `generate`.
+
+        The stream is an iterator of chunks and a context manager; errors of the call are raised while
+        reading it.
+        """
+        shape = None if output is None else self._output(output, fields)
+        request = encode_request(prompt, fields)
+        try:
+            native = self._engine.open(request, None)
+        except EngineError as error:
+            failure = from_engine(error)
+            raise failure from failure.__cause__
+        return LlmStream(native, self._finisher(shape))
+
+    def close(self) -> None:
+        """Closes idle connections. Calls made afterwards raise `CallCancelledError`."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncLiterLLM(_Client):
+    """A client for one deployment, for asyncio. It may be used from several event loops.
+
+    Args:
+        config: A `ProviderConfig`; or `provider/model`, with key and base URL from the environment; or an
+            `LlmProvider` of your own.
+
+    Raises:
+        ConfigError: The configuration cannot work; the message names the option and the remedy.
+    """
+
+    @overload
+    async def generate(
+        self, prompt: Prompt | None = None, **fields: Unpack[RequestFields]
+    ) -> LlmResponse: ...
+    @overload
+    async def generate(
+        self, prompt: Prompt | None = None, *, output: type[T], **fields: Unpack[RequestFields]
+    ) -> ParsedResponse[T]: ...
+    async def generate(
+        self, prompt: Prompt | None = None, *, output: Any = None, **fields: Any
+    ) -> LlmResponse:
+        """Asks for an answer. Cancelling the task closes the connection.
+
+        Args:
+            prompt: The question as text (or texts and blocks); instead of `messages`.
+            output: A pydantic model, dataclass, TypedDict or msgspec Struct the answer is to be:
+                `response.parsed`.
+            **fields: See `RequestFields`: messages, system, max_tokens, temperature, tools, timeout, ...
+
+        Raises:
+            LiterLlmError: See its subclasses. What is refused before sending is also a `ValueError`.
+        """
+        shape = None if output is None else self._output(output, fields)
+        request = encode_request(prompt, fields)
+        loop, bridge = _current()
+        future: Any = loop.create_future()
+        try:
+            call = self._engine.submit(request, bridge, future)
+            try:
+                body, raw = await future
+            except EngineError:
+                raise
+            except BaseException:
+                bridge.cancel(call)
+                raise
+        except EngineError as error:
+            failure = from_engine(error)
+            raise failure from failure.__cause__
+        return _response(body, raw) if shape is None else shape.read(body, raw)
+
+    @overload
+    def stream(
+        self, prompt: Prompt | None = None, **fields: Unpack[RequestFields]
+    ) -> AsyncLlmStream[LlmResponse]: ...
+    @overload
+    def stream(
+        self, prompt: Prompt | None = None, *, output: type[T], **fields: Unpack[RequestFields]
+    ) -> AsyncLlmStream[ParsedResponse[T]]: ...
+    def stream(
+        self, prompt: Prompt | None = None, *, output: Any = None, **fields: Any
+    ) -> AsyncLlmStream[Any]:
+        """Asks for an answer piece by piece: no `await` here. Takes the same arguments as `generate`.
+
+        The call is made when the reading begins; its errors are raised there.
+        """
+        shape = None if output is None else self._output(output, fields)
+        request = encode_request(prompt, fields)
+        engine = self._engine
+        return AsyncLlmStream(lambda bridge: engine.open(request, bridge), self._finisher(shape))
+
+    def close(self) -> Awaitable[None]:
+        """Closes idle connections, at once; the result may be awaited. Later calls are refused."""
+        self._engine.close()
+        return _Done()
+
+    def aclose(self) -> Awaitable[None]:
+        """The same as `close()`."""
+        return self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._engine.close()
+
+
+class _Done:
+    """Something to await that is done already."""
+
+    def __await__(self) -> Generator[Never, None, None]:
+        return
+        yield
+
+
+def _current() -> tuple[Any, Any]:
+    # Replaces itself: asyncio costs 40 ms to import, so it is loaded at the first asynchronous call.
+    global _current  # noqa: PLW0603
+    from .bridge import current
+
+    _current = current
+    return current()

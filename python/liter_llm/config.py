@@ -1,0 +1,372 @@
+"""Configuration of a deployment, and the configuration file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, final
+
+import msgspec
+
+from .errors import ConfigError, unknown_name
+from .secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SECRETS = frozenset({"api_key", "azure_ad_token", "client_secret"})
+_DURATIONS = frozenset({"timeout", "connect_timeout", "first_byte_timeout", "idle_timeout"})
+_URLS = frozenset({"base_url", "proxy"})
+_MOST_RETRIES = 100
+_CHOICES: dict[str, tuple[str, ...]] = {"api": ("chat", "responses"), "transport": ("http", "websocket")}
+_FIELDS = (
+    "provider",
+    "model",
+    "api_key",
+    "base_url",
+    "api",
+    "transport",
+    "deployment",
+    "api_version",
+    "azure_ad_token",
+    "tenant_id",
+    "client_id",
+    "client_secret",
+    "federated_token_file",
+    "managed_identity",
+    "organization",
+    "project",
+    "region",
+    "timeout",
+    "connect_timeout",
+    "first_byte_timeout",
+    "idle_timeout",
+    "max_retries",
+    "headers",
+    "extra",
+    "proxy",
+    "name",
+)
+_SCHEMES = {
+    "base_url": ("http", "https", "ws", "wss"),
+    "proxy": ("http", "https", "socks5", "socks5h", "socks4"),
+}
+
+
+@final
+class ProviderConfig:
+    """Where calls go and how: provider, model, credentials, time limits. Immutable; checked when it is made.
+
+    What is not given is taken from the environment under the vendor's own names (`OPENAI_API_KEY`,
+    `ANTHROPIC_BASE_URL`, ...), then from the provider's row. Keys are never shown by `repr`, `str` or
+    `to_dict()`.
+
+    Args:
+        provider: The provider's name, for instance `openai`, `anthropic`, `azure`.
+        model: The model's name, sent verbatim.
+        api_key: The provider's key.
+        base_url: Where the API is. OpenAI and compatible hosts: including `/v1`; Anthropic: without; Azure:
+            the resource.
+        api: `chat` (the default) or `responses`, where the provider has it.
+        transport: `http` (the default) or `websocket`.
+        deployment: Azure: the deployment's name; defaults to `model`.
+        api_version: Azure: the API's version.
+        azure_ad_token: Azure: a Microsoft Entra ID token instead of a key.
+        tenant_id: Azure: the tenant, for client secret and workload identity.
+        client_id: Azure: the application or managed identity.
+        client_secret: Azure: the application's secret.
+        federated_token_file: Azure: the token file of a workload identity.
+        managed_identity: Azure: use the machine's managed identity.
+        organization: OpenAI: the organization billed.
+        project: OpenAI: the project billed.
+        region: The region, where the provider has them.
+        timeout: The limit for a whole call in seconds, retries and waits included. Default 600.
+        connect_timeout: The limit for making a connection in seconds. Default 10.
+        first_byte_timeout: The limit for the first byte of an answer in seconds. Default 120.
+        idle_timeout: The limit for silence between the pieces of an answer in seconds. Default 60.
+        max_retries: How often a failed call is sent again. Default 3.
+        headers: More HTTP headers for every call.
+        extra: Vendor fields put into every request's body.
+        proxy: The proxy's URL; without one, the usual environment variables count.
+        name: A name of your own for this deployment.
+
+    Raises:
+        ConfigError: An option is unknown or cannot work; the message names it and the remedy.
+    """
+
+    __slots__ = _FIELDS
+
+    provider: str
+    model: str | None
+    api_key: Secret | None
+    base_url: str | None
+    api: Literal["chat", "responses"] | None
+    transport: Literal["http", "websocket"] | None
+    deployment: str | None
+    api_version: str | None
+    azure_ad_token: Secret | None
+    tenant_id: str | None
+    client_id: str | None
+    client_secret: Secret | None
+    federated_token_file: str | None
+    managed_identity: bool | None
+    organization: str | None
+    project: str | None
+    region: str | None
+    timeout: float | None
+    connect_timeout: float | None
+    first_byte_timeout: float | None
+    idle_timeout: float | None
+    max_retries: int | None
+    headers: Mapping[str, str] | None
+    extra: Mapping[str, Any] | None
+    proxy: str | None
+    name: str | None
+
+    def __init__(
+        self,
+        provider: str,
+        model: str | None = None,
+        *,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
+        api: Literal["chat", "responses"] | None = None,
+        transport: Literal["http", "websocket"] | None = None,
+        deployment: str | None = None,
+        api_version: str | None = None,
+        azure_ad_token: str | Secret | None = None,
+        tenant_id: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | Secret | None = None,
+        federated_token_file: str | os.PathLike[str] | None = None,
+        managed_identity: bool | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        region: str | None = None,
+        timeout: float | None = None,
+        connect_timeout: float | None = None,
+        first_byte_timeout: float | None = None,
+        idle_timeout: float | None = None,
+        max_retries: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        proxy: str | None = None,
+        name: str | None = None,
+        **unknown: Never,
+    ) -> None:
+        # Tools that show the variables of a traceback are not to show a key.
+        api_key, azure_ad_token, client_secret = map(_hidden, (api_key, azure_ad_token, client_secret))
+        given = locals()
+        for option in list(unknown):
+            unknown.clear()
+            raise ConfigError(f"`{option}` is unknown{unknown_name(option, list(_FIELDS))}", param=option)
+        for option in _FIELDS:
+            object.__setattr__(self, option, _checked(option, given[option]))
+
+    @classmethod
+    def from_string(cls, text: str) -> Self:
+        """`provider/model`, split at the first slash, for instance `anthropic/claude-sonnet-4-5`."""
+        provider, slash, model = text.partition("/")
+        if not slash or not provider or not model:
+            raise ConfigError(
+                f"{text!r} is not `provider/model`, for instance `openai/gpt-4o-mini`; "
+                "without a model use ProviderConfig(provider=...)",
+                param="provider",
+            )
+        return cls(provider, model)
+
+    def replace(self, **changes: Any) -> ProviderConfig:
+        """A copy with some options changed."""
+        return ProviderConfig(**{**dict(self._given()), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options that were given; secrets, header values and passwords in URLs are masked."""
+        return {option: _masked(option, value) for option, value in self._given()}
+
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        for option in _FIELDS:
+            # A debugger may look at an instance whose making failed.
+            value = getattr(self, option, None)
+            if value is not None:
+                yield option, value
+
+    def _revealed(self) -> dict[str, Any]:
+        return {name: value.reveal() if isinstance(value, Secret) else value for name, value in self._given()}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a ProviderConfig cannot be changed; use replace({name}=...)")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a ProviderConfig cannot be changed")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ProviderConfig) and list(self._given()) == list(other._given())
+
+    def __hash__(self) -> int:
+        return hash(tuple((name, value) for name, value in self._given() if name not in {"headers", "extra"}))
+
+    def __repr__(self) -> str:
+        return f"ProviderConfig({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (dict(self._given()),))
+
+
+def _rebuild(given: dict[str, Any]) -> ProviderConfig:
+    return ProviderConfig(**given)
+
+
+def _masked(option: str, value: Any) -> Any:
+    if option in _SECRETS:
+        return "***"
+    if option == "headers":
+        return dict.fromkeys(value, "***")
+    if option in _URLS:
+        scheme, _, rest = value.partition("://")
+        user, at, host = rest.rpartition("@")
+        return f"{scheme}://***@{host}" if at and user else value
+    return dict(value) if isinstance(value, Mapping) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _bad(option: str, what: str) -> ConfigError:
+    return ConfigError(f"`{option}`: {what}", param=option)
+
+
+def _checked(option: str, value: Any) -> Any:
+    """The value as it is kept. Messages never hold a secret's text."""
+    if value is None:
+        if option == "provider":
+            raise _bad(option, "is missing: give a provider's name, for instance `openai`")
+        return None
+    if option in _SECRETS:
+        return _secret(option, value)
+    if option in _DURATIONS:
+        return _seconds(option, value)
+    if option == "max_retries":
+        return _retries(value)
+    if option == "managed_identity":
+        return _switch(option, value)
+    if option == "headers":
+        return _headers(value)
+    if option == "extra":
+        return _extra(value)
+    if option == "federated_token_file" and isinstance(value, os.PathLike):
+        value = os.fspath(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return _text(option, value)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _seconds(option: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise _bad(option, f"{value!r} is not a positive number of seconds")
+    return float(value)
+
+
+def _switch(option: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _bad(option, f"{value!r} is neither True nor False")
+    return value
+
+
+def _retries(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_RETRIES:
+        raise _bad("max_retries", f"{value!r} is not a whole number from 0 to {_MOST_RETRIES}")
+    return value
+
+
+def _hidden(value: str | Secret | None) -> str | Secret | None:
+    return Secret(value) if isinstance(value, str) else value
+
+
+def _secret(option: str, value: object) -> Secret:
+    if not isinstance(value, Secret):
+        raise _bad(option, f"must be text, not {type(value).__name__}")
+    if not value:
+        raise _bad(option, "is empty; leave it out to use the environment")
+    if not _fits_a_header(value.reveal()):
+        raise _bad(
+            option,
+            "holds a space, a line break or another character no key may hold; was it read with strip()?",
+        )
+    return value
+
+
+def _fits_a_header(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def _headers(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise _bad("headers", f"must be a dict of names and values, not {type(value).__name__}")
+    for name, text in value.items():  # pyright: ignore[reportUnknownVariableType]
+        if (
+            not isinstance(name, str)
+            or not name
+            or not name.isascii()
+            or any(c in ' \t\r\n:"(),/' for c in name)
+        ):
+            raise _bad("headers", f"{name!r} is not a header name")
+        if not isinstance(text, str):
+            raise _bad("headers", f"the value of `{name}` must be text, not {type(text).__name__}")  # pyright: ignore[reportUnknownArgumentType]
+        if any(c in "\r\n\0" for c in text):
+            raise _bad(
+                "headers", f"the value of `{name}` holds a line break or another character no header may hold"
+            )
+    return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _extra(value: object) -> dict[str, Any]:
+    from .requests import encode_value
+
+    if not isinstance(value, Mapping):
+        raise _bad("extra", f"must be a dict of vendor fields, not {type(value).__name__}")
+    try:
+        encode_value(value, "extra")  # pyright: ignore[reportUnknownArgumentType]
+    except ValueError as error:
+        raise ConfigError(str(error), param="extra") from error
+    return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _text(option: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _bad(option, f"must be text, not {type(value).__name__}")
+    if not value:
+        raise _bad(option, "is empty; leave it out to use the default")
+    if not value.isprintable():
+        raise _bad(option, "holds a line break or another control character")
+    if option in _CHOICES and value not in _CHOICES[option]:
+        raise _bad(
+            option,
+            f"{value!r} is not a choice{unknown_name(value, list(_CHOICES[option])) or ''} "
+            f"(one of {', '.join(_CHOICES[option])})",
+        )
+    if option in _URLS:
+        scheme, separator, rest = value.partition("://")
+        host = rest.partition("/")[0].rpartition("@")[2]
+        if not separator or scheme.lower() not in _SCHEMES[option] or not host.strip(":") or " " in value:
+            shown = _masked(option, value)
+            example = "https://host/v1" if option == "base_url" else "http://host:3128"
+            raise _bad(option, f"{shown!r} is not a URL; it looks like `{example}`")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------- the
+# document
+
+
+class ConfigDocument(msgspec.Struct, frozen=True):
+    """A deployment and the provider rows that come with it."""
+
+    deployment: ProviderConfig
+    providers: dict[str, Any] = {}
+    source: str | None = None
+
+    def border(self) -> bytes:
+        """The document as the engine takes it. It holds the secrets: it goes nowhere else."""
+        return msgspec.json.encode({"deployment": self.deployment._revealed(), "providers": self.providers})  # pyright: ignore[reportPrivateUsage]
+
+
+def load_config(path: str | os.PathLike[str] | None = None) -> ConfigDocument:
+    """Reads a configuration file; see `config_file`."""
+    from .config_file import read
+
+    return read(path)

@@ -1,0 +1,69 @@
+"""Runs the checks one after another, all of them even when one fails, and ends with one summary."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON = sys.executable
+BIN = Path(PYTHON).parent
+
+
+@dataclass(frozen=True)
+class Check:
+    """A command and what it stands for."""
+
+    name: str
+    command: tuple[str, ...]
+
+    def run(self) -> bool:
+        """Runs it with its output shown; true when it passed."""
+        print(f"\n==> {self.name}: {' '.join(self.command)}", flush=True)
+        return subprocess.run(self.command, cwd=ROOT, check=False).returncode == 0
+
+
+LINT = (
+    Check("Rust format", ("cargo", "fmt", "--all", "--check")),
+    Check(
+        "Rust lints",
+        ("cargo", "clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"),
+    ),
+    Check("Python format", (str(BIN / "ruff"), "format", "--check", ".")),
+    Check("Python lints", (str(BIN / "ruff"), "check", ".")),
+    Check("Python types", (str(BIN / "basedpyright"),)),
+    Check("native stub", (PYTHON, "-m", "mypy.stubtest", "liter_llm._native")),
+)
+TESTS = (
+    # The binding is a module for Python and cannot be linked as a program; Python's tests cover it.
+    Check(
+        "Rust tests", ("cargo", "test", "--workspace", "--exclude", "liter-llm-python", "--locked", "--quiet")
+    ),
+    Check("Python tests, conformance, documentation", (PYTHON, "-m", "pytest", "-ra", "tests")),
+)
+GROUPS = {"all": LINT + TESTS, "lint": LINT, "tests": TESTS}
+
+
+def main(arguments: list[str]) -> int:
+    checks = GROUPS.get(arguments[0] if arguments else "all")
+    if checks is None or len(arguments) > 1:
+        print(f"usage: check.py [{'|'.join(GROUPS)}]", file=sys.stderr)
+        return 2
+    rows: list[tuple[Check, bool, float]] = []
+    for check in checks:
+        start = time.monotonic()
+        rows.append((check, check.run(), time.monotonic() - start))
+    failed = [check.name for check, passed, _ in rows if not passed]
+    print("\n==> summary")
+    for check, passed, seconds in rows:
+        print(f"{'ok' if passed else 'FAILED':<8}{seconds:>7.1f} s  {check.name}")
+    verdict = f"FAILED: {', '.join(failed)}" if failed else "all passed"
+    print(f"{len(rows) - len(failed)} of {len(rows)} checks passed: {verdict}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The official SDKs against the simulator, and the package beside them."""
