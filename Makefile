@@ -1,4 +1,5 @@
-# demo, test, lint, bench, docs, clean. Each sets itself up inside the repository; the second time is quick.
+# demo, test, lint, docs, bench, bench-instructions, bench-growth, soak, clean. Each sets itself up inside the
+# repository; the second time is quick.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -17,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench bench-instructions bench-growth soak docs clean
 
 demo: .venv/.release
 	@$(PYTHON) examples/demo.py
@@ -33,6 +34,19 @@ docs: .venv/.built
 
 bench: .venv/.release
 	@$(PYTHON) benchmarks/clients/run.py $(BENCH)
+
+# BASELINE=write takes the counts as the new baseline.
+bench-instructions: .venv/.ready
+	@$(PYTHON) benchmarks/instructions/run.py $(if $(filter write,$(BASELINE)),--write)
+
+bench-growth: .venv/.release
+	@$(PYTHON) benchmarks/growth/run.py $(GROWTH)
+
+# The promise rows in full, then an hour of mixed calls with faults (LITER_LLM_SOAK_MINUTES for another time).
+soak: .venv/.release
+	@LITER_LLM_SOAK=1 cargo test --locked --quiet -p liter-llm --tests row_
+	@LITER_LLM_SOAK=1 $(PYTHON) -m pytest -q tests/promises
+	@$(PYTHON) benchmarks/soak/soak.py
 
 clean:
 	rm -rf .venv .bench-venvs target dist build site node_modules .pytest_cache .ruff_cache .mypy_cache benchmarks/results

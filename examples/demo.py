@@ -49,10 +49,7 @@ def configuration(provider: str, simulator: Simulator) -> tuple[ProviderConfig, 
     model = MODELS[provider]
     if all(os.environ.get(name) for name in NEEDED[provider]):
         return ProviderConfig(provider=provider, model=model), "real"
-    base_url = simulator.base_url(provider)
-    return ProviderConfig(
-        provider=provider, model=model, api_key="sk-simulated", base_url=base_url
-    ), "simulator"
+    return simulator.config(provider, model=model), "simulator"
 
 
 def whole(client: LiterLLM) -> tuple[LlmResponse, float, float]:

@@ -42,6 +42,22 @@ TESTS = (
     Check(
         "Rust tests", ("cargo", "test", "--workspace", "--exclude", "liter-llm-python", "--locked", "--quiet")
     ),
+    Check(
+        "models",
+        (
+            "cargo",
+            "test",
+            "-p",
+            "liter-llm",
+            "--features",
+            "model",
+            "--test",
+            "models",
+            "--locked",
+            "--quiet",
+        ),
+    ),
+    Check("instruction counts", (PYTHON, "benchmarks/instructions/run.py")),
     Check("Python tests, conformance, documentation", (PYTHON, "-m", "pytest", "-ra", "tests")),
 )
 GROUPS = {"all": LINT + TESTS, "lint": LINT, "tests": TESTS}

@@ -25,3 +25,19 @@ def test_a_quick_round_prints_the_table() -> None:
     assert "us/event" in done.stdout
     ours = next(row for row in rows if "this package" in row[0])
     assert all(re.search(r"\d", cell) for cell in ours), ours
+
+
+def test_growth_prints_its_tables() -> None:
+    program = ROOT / "benchmarks" / "growth" / "run.py"
+    done = subprocess.run(
+        [sys.executable, str(program), "--quick", "--only", "bodies,messages,concurrency,streams"],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout.count("### ") == 5
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| 1")]
+    assert len(rows) == 10, done.stdout
+    assert all(re.search(r"\d", cell) for row in rows for cell in row.split("|")[1:-1])

@@ -15,6 +15,7 @@ from liter_llm import (
     ImageBlock,
     InvalidArgumentError,
     LiterLLM,
+    LiterLlmError,
     LlmMessage,
     ProviderConfig,
     TextBlock,
@@ -191,3 +192,24 @@ def test_responses_api(sim: Simulator, transport: str) -> None:
     assert any("/openai/v1/responses" in record.path for record in sim.requests)
     if transport == "websocket":
         assert any(record.method == "WEBSOCKET" for record in sim.requests)
+
+
+def test_what_does_not_fit_is_told_in_plain_words(sim: Simulator) -> None:
+    client = LiterLLM(sim.config("openai"))
+    for field, value, words in (
+        ("messages", "hi", "expected a list"),
+        ("max_tokens", -1, "expected a whole number"),
+        ("temperature", "hot", "expected a number"),
+    ):
+        with pytest.raises(LiterLlmError, match=words) as caught:
+            client.generate(**{field: value} if field == "messages" else {"prompt": "x", field: value})
+        assert " at line " not in str(caught.value)
+    assert sim.requests == []
+
+
+def test_an_option_given_to_the_client_is_shown_its_place() -> None:
+    with pytest.raises(
+        LiterLlmError, match=r"LiterLLM\(ProviderConfig\(provider, model, api_key=\.\.\.\)\)"
+    ) as caught:
+        LiterLLM("openai/m", api_key="sk-canary-key")  # type: ignore[arg-type]
+    assert "sk-canary" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -88,3 +89,40 @@ def test_an_error_event(sim: Simulator, provider: str) -> None:
         LiterLLM(sim.config(provider, max_retries=0)).stream(prompt="hello").until_done()
     assert caught.value.partial is not None
     assert caught.value.partial.text
+
+
+def test_the_idle_limit_counts_from_the_last_event(sim: Simulator) -> None:
+    client = LiterLLM(sim.config("openai", max_retries=0, idle_timeout=0.3))
+    # Longer than the limit in all, but never silent for so long.
+    sim.rules = [{"match": {}, "fault": {"event_delay_ms": 60}}]
+    assert client.stream(prompt="[tokens=12]", max_tokens=12).until_done().finish_reason in {"stop", "length"}
+    sim.rules = [{"match": {}, "fault": {"event_delay_ms": 60, "hang_after": 8}}]
+    stream = client.stream(prompt="[tokens=12]", max_tokens=12)
+    arrivals: list[float] = []
+    with pytest.raises(LiterLlmError) as caught:
+        arrivals.extend(time.monotonic() for _ in stream)
+    assert caught.value.kind == "timeout"
+    assert 0.25 <= time.monotonic() - arrivals[-1] <= 1.5
+    assert caught.value.partial is not None
+    assert caught.value.partial.text
+
+
+def test_a_second_task_that_reads_the_same_stream_is_told(sim: Simulator) -> None:
+    """The first would otherwise wait for ever: there is one place for a waiting task."""
+
+    async def main() -> None:
+        stream = AsyncLiterLLM(sim.config("openai")).stream("hello")
+
+        async def read() -> bool:
+            try:
+                while True:
+                    await stream.__anext__()
+            except StopAsyncIteration:
+                return False
+            except RuntimeError as error:
+                return "another task" in str(error)
+
+        assert sorted(await asyncio.wait_for(asyncio.gather(read(), read()), 10)) == [False, True]
+        assert stream.response.text
+
+    asyncio.run(main())

@@ -60,13 +60,16 @@ from .errors import (
     UnprocessableEntityError,
     UnsupportedError,
 )
+from .layers import CacheOptions, CircuitOptions, HedgeOptions
 from .provider import LlmProvider
 from .requests import RequestFields
+from .retry import retry, retry_async
 from .secret import Secret
 from .streams import AsyncLlmStream, LlmStream
 from .types import (
     Adjustment,
     Attempt,
+    DeploymentState,
     Facts,
     FinishReason,
     LlmChunk,
@@ -90,18 +93,22 @@ __all__ = [
     "BadRequestError",
     "Base64Source",
     "BudgetExceededError",
+    "CacheOptions",
     "CallCancelledError",
     "CircuitOpenError",
+    "CircuitOptions",
     "ConfigError",
     "ConflictError",
     "ContentBlock",
     "ContentFilterError",
     "ContextLengthError",
     "DecodeError",
+    "DeploymentState",
     "DocumentBlock",
     "Facts",
     "FileSource",
     "FinishReason",
+    "HedgeOptions",
     "ImageBlock",
     "InternalServerError",
     "InvalidArgumentError",
@@ -146,4 +153,6 @@ __all__ = [
     "UrlSource",
     "Usage",
     "__version__",
+    "retry",
+    "retry_async",
 ]

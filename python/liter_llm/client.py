@@ -13,7 +13,7 @@ from .config import ConfigDocument, ProviderConfig, load_config
 from .errors import ConfigError, from_engine
 from .requests import Prompt, RequestFields, encode_request
 from .streams import AsyncLlmStream, LlmStream
-from .types import LlmResponse, ParsedResponse
+from .types import DeploymentState, LlmResponse, ParsedResponse
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,7 +40,15 @@ def _streamed(body: bytes) -> LlmResponse:
 class _Client:
     """What both clients share: configuration, engine, how a request is written and an answer read."""
 
-    def __init__(self, config: ProviderConfig | str | LlmProvider) -> None:
+    def __init__(self, config: ProviderConfig | str | LlmProvider, **unknown: Never) -> None:
+        for option in list(unknown):
+            # Tools that show the variables of a traceback are not to show a key.
+            unknown.clear()
+            raise ConfigError(
+                f"`{option}` belongs to the configuration: "
+                f"{type(self).__name__}(ProviderConfig(provider, model, {option}=...))",
+                param=option,
+            )
         if isinstance(config, str):
             config = ProviderConfig.from_string(config)
         if isinstance(config, ProviderConfig):
@@ -93,6 +101,25 @@ class _Client:
         """Where calls go: provider, model, base URL, where the key comes from. No secrets."""
         facts: dict[str, Any] = msgspec.json.decode(self._engine.describe())
         return facts
+
+    def state(self) -> list[DeploymentState]:
+        """How the deployment is doing: circuit, cooldown, calls in flight and in line.
+
+        One entry, and one more for each other model or key that calls have named.
+        """
+        return msgspec.json.decode(self._engine.state(), type=list[DeploymentState])
+
+    def clear_cache(self) -> None:
+        """Forgets all cached answers; those on their way are kept when they arrive.
+
+        Raises:
+            CallCancelledError: The client is closed.
+        """
+        try:
+            self._engine.clear_cache()
+        except EngineError as error:
+            failure = from_engine(error)
+            raise failure from failure.__cause__
 
     def __repr__(self) -> str:
         if self._document is None:
@@ -202,7 +229,7 @@ class LiterLLM(_Client):
 
 
 class AsyncLiterLLM(_Client):
-    """A client for one deployment, for asyncio. It may be used from several event loops.
+    """A client for one deployment, for asyncio, uvloop and trio. It may be used from several event loops.
 
     Args:
         config: A `ProviderConfig`; or `provider/model`, with key and base URL from the environment; or an
@@ -299,7 +326,7 @@ class _Done:
 
 
 def _current() -> tuple[Any, Any]:
-    # Replaces itself: asyncio costs 40 ms to import, so it is loaded at the first asynchronous call.
+    # Replaces itself: the import is paid at the first asynchronous call.
     global _current  # noqa: PLW0603
     from .bridge import current
 

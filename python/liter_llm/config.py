@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, cast, final
 
 import msgspec
 
 from .errors import ConfigError, unknown_name
+from .layers import CacheOptions, CircuitOptions, HedgeOptions, LayerOptions
 from .secret import Secret
 
 if TYPE_CHECKING:
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 _SECRETS = frozenset({"api_key", "azure_ad_token", "client_secret"})
 _DURATIONS = frozenset({"timeout", "connect_timeout", "first_byte_timeout", "idle_timeout"})
 _URLS = frozenset({"base_url", "proxy"})
+_LAYERS: dict[str, type[LayerOptions]] = {
+    "circuit": CircuitOptions,
+    "hedge": HedgeOptions,
+    "cache": CacheOptions,
+}
+#: A vendor field with one of these in its name is not shown; the engine goes by the same words.
+_SECRET_WORDS = ("auth", "key", "token", "secret", "password", "cookie", "credential", "signature")
+#: Not encryption: it keeps a pickle from showing a key to whoever looks through a file or a log.
+_VEIL = bytes(byte ^ 0xA5 for byte in range(256))
 _MOST_RETRIES = 100
 _CHOICES: dict[str, tuple[str, ...]] = {"api": ("chat", "responses"), "transport": ("http", "websocket")}
 _FIELDS = (
@@ -42,6 +52,13 @@ _FIELDS = (
     "first_byte_timeout",
     "idle_timeout",
     "max_retries",
+    "resend_after_send",
+    "circuit",
+    "concurrency",
+    "rpm",
+    "tpm",
+    "hedge",
+    "cache",
     "headers",
     "extra",
     "proxy",
@@ -85,9 +102,18 @@ class ProviderConfig:
         first_byte_timeout: The limit for the first byte of an answer in seconds. Default 120.
         idle_timeout: The limit for silence between the pieces of an answer in seconds. Default 60.
         max_retries: How often a failed call is sent again. Default 3.
+        resend_after_send: Whether a generation may be sent again after the connection broke before any byte
+            of an answer. Such a call may be billed twice. Default True.
+        circuit: The circuit breaker: `CircuitOptions`, or False for none. Default on.
+        concurrency: The most calls in flight; further ones wait in line, within their deadline. Default
+            unlimited.
+        rpm: The most requests a minute. Default unlimited.
+        tpm: The most tokens a minute, input and output. Default unlimited.
+        hedge: A second request for calls that are slow to answer: `HedgeOptions`, or True. Default off.
+        cache: The response cache: `CacheOptions`, or True. Default off.
         headers: More HTTP headers for every call.
         extra: Vendor fields put into every request's body.
-        proxy: The proxy's URL; without one, the usual environment variables count.
+        proxy: The proxy's URL, or `direct` for none; not given, the usual environment variables count.
         name: A name of your own for this deployment.
 
     Raises:
@@ -118,6 +144,13 @@ class ProviderConfig:
     first_byte_timeout: float | None
     idle_timeout: float | None
     max_retries: int | None
+    resend_after_send: bool | None
+    circuit: CircuitOptions | bool | None
+    concurrency: int | None
+    rpm: int | None
+    tpm: int | None
+    hedge: HedgeOptions | bool | None
+    cache: CacheOptions | bool | None
     headers: Mapping[str, str] | None
     extra: Mapping[str, Any] | None
     proxy: str | None
@@ -148,6 +181,13 @@ class ProviderConfig:
         first_byte_timeout: float | None = None,
         idle_timeout: float | None = None,
         max_retries: int | None = None,
+        resend_after_send: bool | None = None,
+        circuit: CircuitOptions | bool | Mapping[str, Any] | None = None,
+        concurrency: int | None = None,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        hedge: HedgeOptions | bool | Mapping[str, Any] | None = None,
+        cache: CacheOptions | bool | Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         extra: Mapping[str, Any] | None = None,
         proxy: str | None = None,
@@ -209,11 +249,16 @@ class ProviderConfig:
         return f"ProviderConfig({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (dict(self._given()),))
+        import pickle
+
+        # All of it: headers, URLs and vendor fields may hold secrets as well.
+        return (_rebuild, (pickle.dumps(dict(self._given())).translate(_VEIL),))
 
 
-def _rebuild(given: dict[str, Any]) -> ProviderConfig:
-    return ProviderConfig(**given)
+def _rebuild(given: bytes) -> ProviderConfig:
+    import pickle
+
+    return ProviderConfig(**pickle.loads(given.translate(_VEIL)))  # noqa: S301 - inside a pickle already
 
 
 def _masked(option: str, value: Any) -> Any:
@@ -221,11 +266,28 @@ def _masked(option: str, value: Any) -> Any:
         return "***"
     if option == "headers":
         return dict.fromkeys(value, "***")
-    if option in _URLS:
-        scheme, _, rest = value.partition("://")
+    if option in _URLS and not (option == "proxy" and value == "direct"):
+        scheme, mark, rest = value.rpartition("://")
         user, at, host = rest.rpartition("@")
-        return f"{scheme}://***@{host}" if at and user else value
-    return dict(value) if isinstance(value, Mapping) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        text = f"{scheme}{mark}***@{host}" if at and user else str(value)
+        path, mark, query = text.partition("?")
+        return f"{path}?{'&'.join(map(_masked_pair, query.split('&')))}" if mark else text
+    if isinstance(value, Mapping):
+        return {
+            name: "***" if _sounds_secret(name) and isinstance(item, str) else item
+            for name, item in cast("Mapping[str, Any]", value).items()
+        }
+    return value
+
+
+def _masked_pair(pair: str) -> str:
+    name, mark, _ = pair.partition("=")
+    return pair if name == "api-version" else f"{name}=***" if mark else "***"
+
+
+def _sounds_secret(name: str) -> bool:
+    name = name.lower()
+    return any(word in name for word in _SECRET_WORDS)
 
 
 def _bad(option: str, what: str) -> ConfigError:
@@ -238,21 +300,11 @@ def _checked(option: str, value: Any) -> Any:
         if option == "provider":
             raise _bad(option, "is missing: give a provider's name, for instance `openai`")
         return None
-    if option in _SECRETS:
-        return _secret(option, value)
-    if option in _DURATIONS:
-        return _seconds(option, value)
-    if option == "max_retries":
-        return _retries(value)
-    if option == "managed_identity":
-        return _switch(option, value)
-    if option == "headers":
-        return _headers(value)
-    if option == "extra":
-        return _extra(value)
+    if option in _LAYERS:
+        return value if isinstance(value, bool) else _LAYERS[option].read(option, value)
     if option == "federated_token_file" and isinstance(value, os.PathLike):
         value = os.fspath(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return _text(option, value)  # pyright: ignore[reportUnknownArgumentType]
+    return _CHECKS.get(option, _text)(option, value)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _seconds(option: str, value: object) -> float:
@@ -267,9 +319,15 @@ def _switch(option: str, value: object) -> bool:
     return value
 
 
-def _retries(value: object) -> int:
+def _count(option: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 32:
+        raise _bad(option, f"{value!r} is not a whole number of at least 1; leave it out for no limit")
+    return value
+
+
+def _retries(option: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_RETRIES:
-        raise _bad("max_retries", f"{value!r} is not a whole number from 0 to {_MOST_RETRIES}")
+        raise _bad(option, f"{value!r} is not a whole number from 0 to {_MOST_RETRIES}")
     return value
 
 
@@ -294,9 +352,9 @@ def _fits_a_header(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
 
 
-def _headers(value: object) -> dict[str, str]:
+def _headers(option: str, value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        raise _bad("headers", f"must be a dict of names and values, not {type(value).__name__}")
+        raise _bad(option, f"must be a dict of names and values, not {type(value).__name__}")
     for name, text in value.items():  # pyright: ignore[reportUnknownVariableType]
         if (
             not isinstance(name, str)
@@ -304,25 +362,25 @@ def _headers(value: object) -> dict[str, str]:
             or not name.isascii()
             or any(c in ' \t\r\n:"(),/' for c in name)
         ):
-            raise _bad("headers", f"{name!r} is not a header name")
+            raise _bad(option, f"{name!r} is not a header name")
         if not isinstance(text, str):
-            raise _bad("headers", f"the value of `{name}` must be text, not {type(text).__name__}")  # pyright: ignore[reportUnknownArgumentType]
+            raise _bad(option, f"the value of `{name}` must be text, not {type(text).__name__}")  # pyright: ignore[reportUnknownArgumentType]
         if any(c in "\r\n\0" for c in text):
             raise _bad(
-                "headers", f"the value of `{name}` holds a line break or another character no header may hold"
+                option, f"the value of `{name}` holds a line break or another character no header may hold"
             )
     return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
-def _extra(value: object) -> dict[str, Any]:
+def _extra(option: str, value: object) -> dict[str, Any]:
     from .requests import encode_value
 
     if not isinstance(value, Mapping):
-        raise _bad("extra", f"must be a dict of vendor fields, not {type(value).__name__}")
+        raise _bad(option, f"must be a dict of vendor fields, not {type(value).__name__}")
     try:
-        encode_value(value, "extra")  # pyright: ignore[reportUnknownArgumentType]
+        encode_value(value, option)  # pyright: ignore[reportUnknownArgumentType]
     except ValueError as error:
-        raise ConfigError(str(error), param="extra") from error
+        raise ConfigError(str(error), param=option) from error
     return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
@@ -339,7 +397,7 @@ def _text(option: str, value: object) -> str:
             f"{value!r} is not a choice{unknown_name(value, list(_CHOICES[option])) or ''} "
             f"(one of {', '.join(_CHOICES[option])})",
         )
-    if option in _URLS:
+    if option in _URLS and not (option == "proxy" and value == "direct"):
         scheme, separator, rest = value.partition("://")
         host = rest.partition("/")[0].rpartition("@")[2]
         if not separator or scheme.lower() not in _SCHEMES[option] or not host.strip(":") or " " in value:
@@ -348,6 +406,16 @@ def _text(option: str, value: object) -> str:
             raise _bad(option, f"{shown!r} is not a URL; it looks like `{example}`")
     return value
 
+
+_CHECKS: dict[str, Callable[[str, object], Any]] = {
+    **dict.fromkeys(_SECRETS, _secret),
+    **dict.fromkeys(_DURATIONS, _seconds),
+    **dict.fromkeys(("managed_identity", "resend_after_send"), _switch),
+    **dict.fromkeys(("concurrency", "rpm", "tpm"), _count),
+    "max_retries": _retries,
+    "headers": _headers,
+    "extra": _extra,
+}
 
 # ------------------------------------------------------------------------------------------------- the
 # document

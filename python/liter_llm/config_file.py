@@ -15,6 +15,8 @@ DEFAULT_NAME = "liter-llm.toml"
 PATH_VARIABLE = "LITER_LLM_CONFIG"
 _TABLES = ["deployment", "providers"]
 _DURATIONS = ("timeout", "connect_timeout", "first_byte_timeout", "idle_timeout")
+#: The durations inside the options of a layer.
+_LAYER_DURATIONS = {"circuit": "open_time", "hedge": "after", "cache": "ttl"}
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[^}:]*)(?::-(?P<default>[^}]*))?\})")
 
 
@@ -48,16 +50,7 @@ def _document(document: dict[str, Any], place: str) -> ConfigDocument:
     deployment = expanded.get("deployment")
     if not isinstance(deployment, dict):
         raise ConfigError(f"{place}: the table [deployment] is missing", param="deployment")
-    options: dict[str, Any] = {}
-    for key, value in deployment.items():  # pyright: ignore[reportUnknownVariableType]
-        # Durations carry their unit in files.
-        option = key.removesuffix("_seconds") if key.removesuffix("_seconds") in _DURATIONS else key  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        if option in options:
-            raise ConfigError(
-                f"{place}: [deployment] has both `{option}` and `{option}_seconds`",
-                param=str(option),  # pyright: ignore[reportUnknownArgumentType]
-            )
-        options[option] = value
+    options = _without_units(deployment, place)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(options.get("provider"), str) and "model" not in options and "/" in options["provider"]:
         options["provider"], _, options["model"] = options["provider"].partition("/")
     try:
@@ -69,6 +62,26 @@ def _document(document: dict[str, Any], place: str) -> ConfigDocument:
     if not isinstance(providers, dict) or not all(isinstance(row, dict) for row in providers.values()):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         raise ConfigError(f"{place}: `providers` must be tables like [providers.my_host]", param="providers")
     return ConfigDocument(config, providers, place)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _without_units(deployment: dict[str, Any], place: str) -> dict[str, Any]:
+    """The options under their names in code: durations carry their unit in files."""
+    options: dict[str, Any] = {}
+    for key, value in deployment.items():
+        option = key.removesuffix("_seconds") if key.removesuffix("_seconds") in _DURATIONS else key
+        if option in options:
+            raise ConfigError(
+                f"{place}: [deployment] has both `{option}` and `{option}_seconds`", param=option
+            )
+        duration = _LAYER_DURATIONS.get(option)
+        if duration is not None and isinstance(value, dict):
+            layer: dict[str, Any] = {**value}
+            if f"{duration}_seconds" in layer:
+                layer[duration] = layer.pop(f"{duration}_seconds")
+            options[option] = layer
+            continue
+        options[option] = value
+    return options
 
 
 def _expand(value: Any, place: str, key: str) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,8 +23,26 @@ if TYPE_CHECKING:
 
 _decode_request = msgspec.json.Decoder(LlmRequest).decode
 _encode = msgspec.json.Encoder().encode
-#: How often a running task is compared with its caller's interest, in seconds.
-_CANCEL_CHECK = 0.1
+#: Runs a function that may block in a thread: asyncio's way or trio's.
+_ToThread = Callable[..., Awaitable[Any]]
+
+
+class _Interest:
+    """Told by the engine that nobody waits for a job any more: then its task is cancelled."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.cancel: Callable[[], object] | None = None
+
+    def done(self) -> bool:
+        return self.ended
+
+    def set_result(self, _result: object, /) -> None:
+        if self.cancel is not None:
+            self.cancel()
+
+    def set_exception(self, _exception: object, /) -> None:
+        self.set_result(None)
 
 
 class ProviderHost:
@@ -49,21 +68,36 @@ class ProviderHost:
 
     def start(self, job: Job) -> None:
         """A job of an asynchronous call, on the event loop's thread."""
-        import asyncio
+        from .bridge import current, under_trio
 
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self._carry_out_async(job))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        loop, bridge = current()
+        interest = _Interest()
+        watch = job.watch(bridge, interest)
+        if watch is None:  # the caller was gone before the loop came to it
+            return
 
-        def check() -> None:
-            if not task.done():
-                if job.cancelled:
-                    task.cancel()
-                else:
-                    loop.call_later(_CANCEL_CHECK, check)
+        async def work() -> None:
+            try:
+                await self._carry_out_async(job, to_thread, cancelled)
+            finally:
+                interest.ended = True
+                bridge.cancel(watch)
 
-        loop.call_later(_CANCEL_CHECK, check)
+        to_thread: _ToThread
+        cancelled: type[BaseException]
+        if under_trio(loop):
+            import trio
+
+            to_thread, cancelled = partial(trio.to_thread.run_sync, abandon_on_cancel=True), trio.Cancelled
+            interest.cancel = loop.start(work).cancel
+        else:
+            import asyncio
+
+            to_thread, cancelled = asyncio.to_thread, asyncio.CancelledError
+            task = asyncio.get_running_loop().create_task(work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            interest.cancel = task.cancel
 
     def _carry_out(self, job: Job) -> None:
         request = _decode_request(job.request)
@@ -80,9 +114,7 @@ class ProviderHost:
         else:
             _send(_Sending(job, self.name), chunks)
 
-    async def _carry_out_async(self, job: Job) -> None:
-        import asyncio
-
+    async def _carry_out_async(self, job: Job, to_thread: _ToThread, cancelled: type[BaseException]) -> None:
         try:
             request = _decode_request(job.request)
             chunks: Any = None
@@ -96,15 +128,15 @@ class ProviderHost:
                     answer = await self.provider.generate(request)
                 else:
                     # A plain function may block: not on the loop's thread.
-                    answer = await asyncio.to_thread(self.provider.generate, request)
+                    answer = await to_thread(self.provider.generate, request)
                     if inspect.isawaitable(answer):
                         answer = await answer
                 job.complete(self._answer(answer))
             elif isinstance(chunks, AsyncIterable):
                 await _send_async(_Sending(job, self.name), chunks)  # pyright: ignore[reportUnknownArgumentType]
             else:
-                await asyncio.to_thread(_send, _Sending(job, self.name), chunks)
-        except asyncio.CancelledError:
+                await to_thread(_send, _Sending(job, self.name), chunks)
+        except cancelled:
             with suppress(ValueError):
                 job.fail(b'{"kind":"cancelled","detail":{"message":"the provider\'s task was cancelled"}}')
             raise

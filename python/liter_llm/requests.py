@@ -47,6 +47,9 @@ class RequestFields(TypedDict, total=False):
         on_unsupported: `error` (the default) refuses what the provider cannot do; `adjust` leaves it out
             and lists it in `response.adjustments`.
         timeout: The limit for the whole call in seconds; beats the configuration's.
+        max_retries: How often a failed call is sent again; beats the configuration's.
+        tenant: Whose call this is: cached and shared answers never cross from one tenant to another.
+        cache: False keeps this call away from the response cache.
         headers: More HTTP headers for this call.
         extra: Vendor fields, put into the body as they are.
     """
@@ -77,6 +80,9 @@ class RequestFields(TypedDict, total=False):
     previous_response_id: str | None
     on_unsupported: Literal["error", "adjust"] | None
     timeout: float | None
+    max_retries: int | None
+    tenant: str | None
+    cache: bool | None
     headers: Mapping[str, str] | None
     extra: Mapping[str, Any] | None
 
@@ -128,8 +134,8 @@ def encode_request(prompt: Prompt | None, fields: dict[str, Any]) -> bytes:
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise _unencodable(fields, error) from error
     # JSON has no NaN and no infinity: they are written as `null`, so that without one there is nothing to
-    # look for.
-    if b"null" in request:
+    # look for. (`in` would try the text as a number first, and raise and catch an error each time.)
+    if request.find(b"null") >= 0:
         for name, value in fields.items():
             _refuse_not_finite(name, value)
     return request
@@ -145,7 +151,7 @@ def encode_value(value: object, name: str) -> bytes:
         text = _encode(value)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise InvalidArgumentError(f"`{name}`: {error}", param=name) from error
-    if b"null" in text:
+    if text.find(b"null") >= 0:
         _refuse_not_finite(name, value)
     return text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import msgspec
@@ -118,24 +119,32 @@ class LlmStream(_Streamed[R_co]):
     def __init__(self, native: Stream, finish: Callable[[bytes], R_co]) -> None:
         super().__init__(finish)
         self._native = native
+        #: Held while a batch is fetched: a second reading thread must not put its batch over one half read.
+        self._fetching = Lock()
 
     def __iter__(self) -> Iterator[LlmChunk]:
         try:
             while True:
                 yield from self._chunks
-                if (chunk := self._fetch()) is None:
+                if (chunk := self._next()) is None:
                     return
                 yield chunk
         finally:
             self.close()
 
     def __next__(self) -> LlmChunk:
-        for chunk in self._chunks:
-            return chunk
-        first = self._fetch()
+        first = self._next()
         if first is None:
             raise StopIteration
         return first
+
+    def _next(self) -> LlmChunk | None:
+        for chunk in self._chunks:
+            return chunk
+        with self._fetching:
+            for chunk in self._chunks:  # fetched by another thread meanwhile
+                return chunk
+            return self._fetch()
 
     def _fetch(self) -> LlmChunk | None:
         native = self._native
@@ -209,6 +218,8 @@ class AsyncLlmStream(_Streamed[R_co]):
             if self._ended:
                 raise StopAsyncIteration
             raise self._not_finished("was closed")
+        if self._waiting is not None:
+            raise RuntimeError("another task is waiting for the next chunk of this stream")
         native = self._native or self._open()
         assert self._loop is not None  # noqa: S101 - set by _open
         future: asyncio.Future[bytes] = self._loop.create_future()
@@ -221,6 +232,7 @@ class AsyncLlmStream(_Streamed[R_co]):
             failure = self._failed(error)
             raise failure from failure.__cause__
         except BaseException:
+            self._waiting = None  # this task waits no more, and its loop may be closed
             self.close()
             raise
         finally:

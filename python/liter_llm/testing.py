@@ -162,9 +162,13 @@ class Simulator:
         return self._server.address()
 
     def config(self, provider: str, *, model: str = "test-model", **options: Any) -> ProviderConfig:
-        """A configuration that points at the simulator, with a test key; `options` are `ProviderConfig`'s."""
+        """A configuration that points at the simulator, with a test key; `options` are `ProviderConfig`'s.
+
+        Its calls pass by the proxies of the environment, which could not reach this machine.
+        """
         options.setdefault("api_key", TEST_KEY)
         options.setdefault("base_url", self.base_url(provider))
+        options.setdefault("proxy", "direct")
         return ProviderConfig(provider=provider, model=model, **options)
 
     @property

@@ -68,11 +68,38 @@ class Attempt(Value, frozen=True):
 
 
 class Timing(Value, frozen=True):
-    """When things happened, in seconds since the call began."""
+    """When things happened, in seconds since the request that was answered was sent."""
 
+    queued: float | None = None
+    """How long it waited in line for the deployment's limits before that; `None` when there was no line."""
     first_byte: float | None = None
     first_chunk: float | None = None
     total: float = 0.0
+
+
+class DeploymentState(Value, frozen=True):
+    """How a deployment is doing, as one key and region see it. Times are seconds."""
+
+    deployment: str
+    """The deployment's name."""
+    key: str
+    """A mark of the key, for telling keys apart; it differs from client to client and is not the key."""
+    circuit: Literal["closed", "open", "half_open"]
+    failures_in_row: int
+    """Failures since the last success."""
+    limited_in_row: int
+    """`429`s since the last success."""
+    in_flight: int
+    """Calls sent that have not ended."""
+    waiting: int
+    """Calls in line before the deployment, whatever their key."""
+    open_for: float | None = None
+    """Until a probe may pass, when the circuit is open."""
+    cooling_for: float | None = None
+    """Until the cooldown after a `429` ends."""
+    model: str | None = None
+    """The model, when calls named another than the deployment's."""
+    region: str | None = None
 
 
 class LlmResponse(Value, frozen=True, dict=True):
@@ -110,6 +137,8 @@ class LlmResponse(Value, frozen=True, dict=True):
     """What was sent, oldest first."""
     timing: Timing | None = None
     """When things happened."""
+    cached: bool = False
+    """Whether the answer comes from the response cache or from an identical call that was in flight."""
     extra: dict[str, Any] = {}
     """Vendor fields without a typed home."""
 
@@ -227,6 +256,7 @@ class Facts(Value, frozen=True):
     adjustments: list[Adjustment] = []
     attempts: list[Attempt] = []
     timing: Timing | None = None
+    cached: bool = False
     extra: dict[str, Any] = {}
 
 
@@ -330,6 +360,9 @@ class LlmRequest(Value, frozen=True):
     previous_response_id: str | None = None
     on_unsupported: str | None = None
     timeout: float | None = None
+    max_retries: int | None = None
+    tenant: str | None = None
+    cache: bool | None = None
     headers: dict[str, str] = {}
     extra: dict[str, Any] = {}
 

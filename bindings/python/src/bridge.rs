@@ -75,6 +75,10 @@ impl Shared {
 
     fn push(&self, event: Event) {
         lock(&self.queue).push(event);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if !self.signalled.swap(true, Ordering::AcqRel) {
             // A full or closed socket needs no further byte: the loop is awake or gone.
             drop((&self.writer).write(&[1]));
@@ -94,7 +98,6 @@ pub struct Bridge {
     reader: Socket,
     waiting: Mutex<HashMap<u64, Waiting>>,
     next: AtomicU64,
-    host: Mutex<Option<Py<PyAny>>>,
 }
 
 impl Bridge {
@@ -115,11 +118,6 @@ impl Bridge {
         if let Some(waiting) = lock(&self.waiting).get_mut(&call) {
             waiting.task = Some(task);
         }
-    }
-
-    /// The object that runs providers written in Python on this loop.
-    pub fn set_host(&self, host: Py<PyAny>) {
-        *lock(&self.host) = Some(host);
     }
 
     fn settle(&self, py: Python<'_>, call: u64, outcome: Outcome) -> PyResult<()> {
@@ -154,13 +152,7 @@ impl Bridge {
         writer.set_nonblocking(true)?;
         let shared =
             Arc::new(Shared { queue: Mutex::new(Vec::new()), signalled: AtomicBool::new(false), writer });
-        Ok(Self {
-            shared,
-            reader,
-            waiting: Mutex::new(HashMap::new()),
-            next: AtomicU64::new(1),
-            host: Mutex::new(None),
-        })
+        Ok(Self { shared, reader, waiting: Mutex::new(HashMap::new()), next: AtomicU64::new(1) })
     }
 
     /// The descriptor that becomes readable when there is something to drain.
@@ -176,29 +168,38 @@ impl Bridge {
         }
     }
 
-    /// Resolves the futures of everything that has finished. To be called on the loop's thread.
-    fn drain(&self, py: Python<'_>) -> PyResult<()> {
+    /// Makes the descriptor readable.
+    fn wake(&self) {
+        self.shared.wake();
+    }
+
+    /// Takes the waking byte and leaves the rest to `drain`: until that is called, no further byte comes.
+    fn absorb(&self) -> PyResult<()> {
         let mut bytes = [0_u8; 64];
         match (&self.reader).read(&mut bytes) {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(PyOSError::new_err(error)),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(PyOSError::new_err(error)),
         }
+    }
+
+    /// Resolves the futures of everything that has finished. To be called on the loop's thread.
+    ///
+    /// An event that fails (its loop was closed) does not keep the others from theirs; its error is raised at the end.
+    fn drain(&self, py: Python<'_>) -> PyResult<()> {
+        self.absorb()?;
         // In this order: what is pushed after the swap sends a byte of its own.
         self.shared.signalled.store(false, Ordering::Release);
         let events = std::mem::take(&mut *lock(&self.shared.queue));
+        let mut outcome = Ok(());
         for event in events {
-            match event {
-                Event::Done(call, outcome) => self.settle(py, call, outcome)?,
-                Event::Job(job) => {
-                    let host = lock(&self.host).as_ref().map(|host| host.clone_ref(py));
-                    if let Some(host) = host {
-                        host.bind(py).call_method1(pyo3::intern!(py, "start"), (Py::new(py, job)?,))?;
-                    }
-                }
-            }
+            let handled = match event {
+                Event::Done(call, outcome) => self.settle(py, call, outcome),
+                Event::Job(job) => job.start(py),
+            };
+            outcome = outcome.and(handled);
         }
-        Ok(())
+        outcome
     }
 
     /// Stops a call: its connection is closed and its future is forgotten.

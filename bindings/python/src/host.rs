@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::bridge::lock;
+use crate::bridge::{Bridge, Outcome, Shared, lock};
 
 /// Hands a job to the thread that may run it: the loop's, or the one that waits in a sync call.
 pub type Dispatch = Arc<dyn Fn(Job) + Send + Sync>;
@@ -27,16 +27,55 @@ enum Report {
     Failed(LlmError),
 }
 
+/// Whether the engine still waits for a job, and who is to be told when it does no longer.
+#[derive(Default)]
+struct Interest {
+    lost: bool,
+    watcher: Option<(Arc<Shared>, u64)>,
+}
+
+/// The engine's end of a job: dropped when the call was answered, cancelled or timed out.
+struct Reports {
+    receiver: UnboundedReceiver<Report>,
+    interest: Arc<Mutex<Interest>>,
+}
+
+impl Drop for Reports {
+    fn drop(&mut self) {
+        let watcher = {
+            let mut interest = lock(&self.interest);
+            interest.lost = true;
+            interest.watcher.take()
+        };
+        if let Some((bridge, call)) = watcher {
+            bridge.finish(call, Outcome::Batch(Vec::new()));
+        }
+    }
+}
+
 /// One call to a provider written in Python.
 #[pyclass(frozen, module = "liter_llm._native")]
 pub struct Job {
+    host: Arc<Py<PyAny>>,
     request: Vec<u8>,
     streaming: bool,
     reports: Mutex<Option<UnboundedSender<Report>>>,
+    interest: Arc<Mutex<Interest>>,
 }
 
 impl Job {
+    /// Has the provider's host begin with it, on an event loop's thread.
+    pub fn start(self, py: Python<'_>) -> PyResult<()> {
+        let host = Arc::clone(&self.host);
+        host.bind(py).call_method1(pyo3::intern!(py, "start"), (Py::new(py, self)?,))?;
+        Ok(())
+    }
+
     fn report(&self, report: Report, last: bool) {
+        if last {
+            // The job ends by itself: nobody needs to hear that the engine lets go of it.
+            lock(&self.interest).watcher = None;
+        }
         let mut reports = lock(&self.reports);
         if let Some(sender) = reports.as_ref() {
             // The receiver is gone when the caller gave up; then there is nobody to tell.
@@ -72,6 +111,18 @@ impl Job {
         lock(&self.reports).as_ref().is_none_or(UnboundedSender::is_closed)
     }
 
+    /// Has `interest.set_result` called on the bridge's loop as soon as the caller gives up. Returns a number for
+    /// `Bridge.cancel`, which ends the watch; `None` when the caller has given up already.
+    fn watch(&self, bridge: &Bound<'_, Bridge>, interest: Py<PyAny>) -> Option<u64> {
+        let mut state = lock(&self.interest);
+        if state.lost {
+            return None;
+        }
+        let call = bridge.get().expect(interest);
+        state.watcher = Some((bridge.get().shared(), call));
+        Some(call)
+    }
+
     /// The whole answer.
     fn complete(&self, response: &[u8]) -> PyResult<()> {
         let response = Box::new(read(response)?);
@@ -102,23 +153,27 @@ impl Job {
 /// A provider written in Python.
 pub struct PythonProvider {
     name: String,
+    host: Arc<Py<PyAny>>,
 }
 
 impl PythonProvider {
-    /// A provider of this name; its jobs go to the dispatch of the call at hand.
-    pub const fn new(name: String) -> Self {
-        Self { name }
+    /// A provider of this name, carried out by `host`; its jobs go to the dispatch of the call at hand.
+    pub const fn new(name: String, host: Arc<Py<PyAny>>) -> Self {
+        Self { name, host }
     }
 
-    fn dispatch(&self, request: &LlmRequest, streaming: bool) -> Result<UnboundedReceiver<Report>, LlmError> {
+    fn dispatch(&self, request: &LlmRequest, streaming: bool) -> Result<Reports, LlmError> {
         let json = serde_json::to_vec(request)
             .map_err(|error| LlmError::new(ErrorKind::Decode, error.to_string()))?;
         let (sender, receiver) = unbounded_channel();
-        let job = Job { request: json, streaming, reports: Mutex::new(Some(sender)) };
+        let interest = Arc::new(Mutex::new(Interest::default()));
+        let reports = Reports { receiver, interest: Arc::clone(&interest) };
+        let host = Arc::clone(&self.host);
+        let job = Job { host, request: json, streaming, reports: Mutex::new(Some(sender)), interest };
         DISPATCH.try_with(|dispatch| dispatch(job)).map_err(|_| {
             LlmError::config("provider", "a provider written in Python can only answer calls from Python")
         })?;
-        Ok(receiver)
+        Ok(reports)
     }
 
     fn gone(&self) -> LlmError {
@@ -135,7 +190,7 @@ impl LlmProvider for PythonProvider {
 
     async fn generate(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
         let mut reports = self.dispatch(&request, false)?;
-        match reports.recv().await {
+        match reports.receiver.recv().await {
             Some(Report::Whole(mut response)) => {
                 if response.provider.is_empty() {
                     response.provider.clone_from(&self.name);
@@ -154,7 +209,7 @@ impl LlmProvider for PythonProvider {
                 .with(|detail| detail.provider = Some(self.name.clone()));
         let batches = stream::unfold(Some((reports, interrupted)), |state| async {
             let (mut reports, interrupted) = state?;
-            match reports.recv().await {
+            match reports.receiver.recv().await {
                 Some(Report::Chunk(chunk)) => Some((vec![Ok(*chunk)], Some((reports, interrupted)))),
                 Some(Report::Whole(response)) => {
                     Some((unfold(&response).into_iter().map(Ok).collect::<Vec<_>>(), None))

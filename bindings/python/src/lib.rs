@@ -4,6 +4,8 @@ mod bridge;
 mod engine;
 mod errors;
 mod host;
+mod lanes;
+mod retry;
 mod runtime;
 mod simulator;
 mod stream;
@@ -43,6 +45,29 @@ mod _native {
             .map_err(|error| crate::errors::raise(&error))
     }
 
+    /// The seconds to wait before repeating an operation that failed, or `None` when it is not to be repeated: the
+    /// engine's own decision. `repeats` were made already; `left` are the seconds left.
+    #[pyfunction]
+    #[pyo3(signature = (repeats, retryable, retry_after, left, max_retries, base, cap, longest_retry_after))]
+    #[expect(clippy::too_many_arguments, reason = "plain values cross the border cheaper than an object")]
+    fn retry_wait(
+        repeats: u32,
+        retryable: bool,
+        retry_after: Option<f64>,
+        left: Option<f64>,
+        max_retries: u32,
+        base: f64,
+        cap: f64,
+        longest_retry_after: f64,
+    ) -> Option<f64> {
+        crate::retry::wait(
+            repeats,
+            (retryable, retry_after),
+            left,
+            (max_retries, base, cap, longest_retry_after),
+        )
+    }
+
     /// The provider rows as JSON.
     #[pyfunction]
     fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
@@ -55,6 +80,14 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        // SAFETY: the interpreter is attached, so there is a current one; neither call keeps anything.
+        let interpreter = unsafe { pyo3::ffi::PyInterpreterState_GetID(pyo3::ffi::PyInterpreterState_Get()) };
+        if interpreter != 0 {
+            // The runtime and the end of the process are shared: a subinterpreter's end would stop the main one's calls.
+            return Err(pyo3::exceptions::PyImportError::new_err(
+                "liter_llm works in the main interpreter only, not in a subinterpreter",
+            ));
+        }
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         py.import("atexit")?.call_method1("register", (module.getattr("shutdown")?,))?;
         Ok(())

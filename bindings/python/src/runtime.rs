@@ -1,6 +1,8 @@
 //! The process's Tokio runtime: made at the first call, made anew in a forked child, never dropped.
 
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::thread::ThreadId;
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -11,7 +13,8 @@ struct Owned {
 }
 
 static CURRENT: AtomicPtr<Owned> = AtomicPtr::new(std::ptr::null_mut());
-static EXITING: AtomicBool = AtomicBool::new(false);
+/// The thread that ends the interpreter, once it is on its way out.
+static EXITING: OnceLock<ThreadId> = OnceLock::new();
 
 /// The runtime of this process.
 ///
@@ -29,7 +32,8 @@ pub fn runtime() -> std::io::Result<&'static Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = Builder::new_multi_thread()
         .worker_threads(cores.clamp(1, 4))
-        .max_blocking_threads(2)
+        // Name resolution: made when needed. A few names that cannot be resolved must not keep the others waiting.
+        .max_blocking_threads(32)
         .thread_name("liter-llm")
         .enable_all()
         .build()?;
@@ -43,12 +47,13 @@ pub fn runtime() -> std::io::Result<&'static Runtime> {
 
 /// Says that the interpreter is on its way out.
 pub fn begin_exit() {
-    EXITING.store(true, Ordering::Release);
+    let _ = EXITING.set(std::thread::current().id());
 }
 
-/// True once the interpreter is on its way out.
+/// True once the interpreter is on its way out, for every thread but the one that ends it: that one may call until the
+/// last moment.
 pub fn exiting() -> bool {
-    EXITING.load(Ordering::Acquire)
+    EXITING.get().is_some_and(|ending| *ending != std::thread::current().id())
 }
 
 /// Holds a thread that must not return into a dying interpreter; the process's end ends it.

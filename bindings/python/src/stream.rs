@@ -1,9 +1,11 @@
 //! A streamed answer on its way to Python: chunks queue up as JSON and are handed over a batch at a time.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::future::poll_fn;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use liter_llm::{ChunkStream, ErrorKind, Folder, LlmChunk, LlmError, LlmProvider, LlmRequest};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -16,7 +18,10 @@ use crate::host::{DISPATCH, Dispatch, Job};
 use crate::runtime::{rest_if_exiting, runtime};
 
 /// How much unread JSON a stream may hold before it stops reading from the provider, in bytes.
-const HIGH_WATER: usize = 256 * 1024;
+const HIGH_WATER: usize = 64 * 1024;
+/// How many turns other tasks get, once a second event came with the first, before a batch counts as complete. More
+/// than one, because the connection's task may run in another thread.
+const PATIENCE: usize = 4;
 /// How long a sync wait lasts before signals (Ctrl-C) are looked at.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
@@ -48,7 +53,7 @@ impl State {
     }
 }
 
-/// What to do after a batch.
+/// What to do after a chunk.
 enum Step {
     More,
     Full,
@@ -64,7 +69,11 @@ struct Inner {
 
 impl Inner {
     /// Wakes whoever waits for what is ready now.
-    fn hand_over(&self, mut state: std::sync::MutexGuard<'_, State>) {
+    fn hand_over(&self) {
+        self.hand_over_from(lock(&self.state));
+    }
+
+    fn hand_over_from(&self, mut state: MutexGuard<'_, State>) {
         if let Some((loop_, call)) = state.waiter.take() {
             if let Some(outcome) = state.take() {
                 drop(state);
@@ -79,12 +88,17 @@ impl Inner {
         }
     }
 
-    /// Takes a chunk and everything behind it that is ready: one wake-up per batch, not per chunk.
-    fn fill(&self, mut item: Result<LlmChunk, LlmError>, chunks: &mut ChunkStream) -> Step {
+    /// Takes a chunk and everything behind it that is ready; whoever waits is not woken yet.
+    fn fill(
+        &self,
+        mut item: Option<Result<LlmChunk, LlmError>>,
+        chunks: &mut ChunkStream,
+        context: &mut Context<'_>,
+    ) -> Step {
         let mut state = lock(&self.state);
-        let step = loop {
+        loop {
             match item {
-                Ok(chunk) => {
+                Some(Ok(chunk)) => {
                     state.folder.push(&chunk);
                     let separator = if state.batch.is_empty() { b'[' } else { b',' };
                     state.batch.push(separator);
@@ -92,23 +106,21 @@ impl Inner {
                         return Step::Ended(Some(LlmError::new(ErrorKind::Decode, error.to_string())));
                     }
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     return Step::Ended(Some(error.with(|detail| {
                         detail.partial.get_or_insert_with(|| Box::new(state.folder.partial()));
                     })));
                 }
+                None => return Step::Ended(None),
             }
             if state.batch.len() > HIGH_WATER {
-                break Step::Full;
+                return Step::Full;
             }
-            match chunks.next().now_or_never() {
-                Some(Some(next)) => item = next,
-                Some(None) => return Step::Ended(None),
-                None => break Step::More,
+            match chunks.poll_next_unpin(context) {
+                Poll::Ready(next) => item = next,
+                Poll::Pending => return Step::More,
             }
-        };
-        self.hand_over(state);
-        step
+        }
     }
 
     fn end(&self, error: Option<&LlmError>) {
@@ -119,8 +131,23 @@ impl Inner {
         state.ended = true;
         state.failed = error.is_some();
         state.error = error.map(payload);
-        self.hand_over(state);
+        self.hand_over_from(state);
     }
+}
+
+/// The next chunk if it comes within some turns of the other tasks, else `Pending`.
+///
+/// An HTTP chunk often holds one event, and the connection's own task passes them on one by one: with a turn for it
+/// in between, a burst wakes the reader once and not for each event.
+async fn more(chunks: &mut ChunkStream, turns: usize) -> Poll<Option<Result<LlmChunk, LlmError>>> {
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
+        let next = poll_fn(|context| Poll::Ready(chunks.poll_next_unpin(context))).await;
+        if next.is_ready() {
+            return next;
+        }
+    }
+    Poll::Pending
 }
 
 async fn pump(inner: Arc<Inner>, provider: Arc<dyn LlmProvider>, request: Vec<u8>) {
@@ -133,15 +160,30 @@ async fn pump(inner: Arc<Inner>, provider: Arc<dyn LlmProvider>, request: Vec<u8
         Ok(chunks) => chunks,
         Err(error) => return inner.end(Some(&error)),
     };
-    while let Some(item) = chunks.next().await {
-        match inner.fill(item, &mut chunks) {
-            Step::More => {}
-            Step::Full => {
-                while lock(&inner.state).batch.len() > HIGH_WATER {
-                    inner.space.notified().await;
+    while let Some(first) = chunks.next().await {
+        let mut item = Some(first);
+        let mut patience = 1;
+        loop {
+            match poll_fn(|context| Poll::Ready(inner.fill(item.take(), &mut chunks, context))).await {
+                Step::More => {}
+                Step::Full => {
+                    inner.hand_over();
+                    while lock(&inner.state).batch.len() > HIGH_WATER {
+                        inner.space.notified().await;
+                    }
+                    break;
+                }
+                Step::Ended(error) => return inner.end(error.as_ref()),
+            }
+            match more(&mut chunks, patience).await {
+                Poll::Ready(Some(next)) => item = Some(next),
+                Poll::Ready(None) => return inner.end(None),
+                Poll::Pending => {
+                    inner.hand_over();
+                    break;
                 }
             }
-            Step::Ended(error) => return inner.end(error.as_ref()),
+            patience = PATIENCE;
         }
     }
     inner.end(None);
@@ -159,7 +201,6 @@ pub struct Stream {
 impl Stream {
     /// Starts a streamed call; never blocks.
     pub fn open(
-        py: Python<'_>,
         provider: Arc<dyn LlmProvider>,
         request: Vec<u8>,
         bridge: Option<Py<Bridge>>,
@@ -182,9 +223,6 @@ impl Stream {
                     })
                 }
             };
-            if let (Some(bridge), Some(host)) = (&bridge, &host) {
-                bridge.get().set_host(host.clone_ref(py));
-            }
             runtime.spawn(DISPATCH.scope(dispatch, pump))
         } else {
             runtime.spawn(pump)

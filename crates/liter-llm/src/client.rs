@@ -1,8 +1,9 @@
 //! From a configuration to a stack of layers that answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::adapters::Adapter;
@@ -16,10 +17,18 @@ use crate::credentials::{
     Credential, EntraOptions, KeyOrigin, SecretKey, StaticCredential, azure_credential,
 };
 use crate::endpoint::{Endpoint, TokenRequests, Wire};
+use crate::fingerprint::fingerprint;
 use crate::locate::{Location, locate};
+use crate::masking::{Masked, Secrets, shown};
 use crate::providers::{Auth, ProviderRow, row};
 use crate::resilience::attempts::Attempts;
-use crate::resilience::deadline::Deadline;
+use crate::resilience::breaker_layer::{BreakerLayer, is_key};
+use crate::resilience::breakers::{Breakers, DeploymentState, Scope};
+use crate::resilience::cache::{Cached, ResponseCache};
+use crate::resilience::hedge::Hedge;
+use crate::resilience::limit::{Limiter, Limits};
+use crate::resilience::limit_layer::LimitLayer;
+use crate::resilience::options::Toggle;
 use crate::transports::http::{HttpOptions, HttpTransport};
 use crate::transports::websocket_pool::WebSocketPool;
 
@@ -36,13 +45,63 @@ use crate::transports::websocket_pool::WebSocketPool;
 /// ```
 pub struct Client {
     stack: Arc<dyn LlmProvider>,
+    cache: Option<Arc<ResponseCache>>,
     description: serde_json::Value,
+    needs_background: bool,
+    deployment: Deployment,
 }
 
-/// Builds the layers, outermost first in the name: deadline > attempts > endpoint.
-fn stack(base: Arc<dyn LlmProvider>, config: &ProviderConfig) -> Arc<dyn LlmProvider> {
-    let attempts = Arc::new(Attempts::new(base, config.retries()));
-    Arc::new(Deadline::new(attempts, config.limits().total))
+/// Builds the layers, outermost first: cache > attempts within the deadline > hedge > [limit > breaker > endpoint].
+fn stack(
+    base: Arc<dyn LlmProvider>,
+    config: &ProviderConfig,
+    scope: (&str, &str, &[&[u8]]),
+    cache: Option<&Arc<ResponseCache>>,
+) -> (Arc<dyn LlmProvider>, Deployment) {
+    let total = config.limits().total;
+    let (base, deployment) = Deployment::around(base, config, scope);
+    let hedged: Arc<dyn LlmProvider> = match config.hedge.as_ref().and_then(Toggle::options) {
+        Some(options) => Arc::new(Hedge::new(base, options, &config.extra)),
+        None => base,
+    };
+    let attempts = Arc::new(Attempts::new(hedged, config.retries(), total));
+    match cache {
+        Some(cache) => (Arc::new(Cached::new(attempts, Arc::clone(cache), total)), deployment),
+        None => (attempts, deployment),
+    }
+}
+
+/// What a client keeps of its deployment's layers, to tell how it is doing.
+struct Deployment {
+    breakers: Arc<Breakers>,
+    limiter: Option<Arc<Limiter>>,
+}
+
+impl Deployment {
+    /// The deployment's own layers. The circuit is looked at before a call queues and again when its turn has come.
+    /// `scope`: the deployment's name, its model and the header values its key stands in.
+    fn around(
+        base: Arc<dyn LlmProvider>,
+        config: &ProviderConfig,
+        (name, model, key): (&str, &str, &[&[u8]]),
+    ) -> (Arc<dyn LlmProvider>, Self) {
+        let breakers = Arc::new(Breakers::new(config.circuit()));
+        let scope = Scope {
+            deployment: name.to_owned(),
+            model: None,
+            key: breakers.mark(key.iter().copied()),
+            region: config.region.clone(),
+        };
+        let guarded = Arc::new(BreakerLayer::new(base, Arc::clone(&breakers), scope, model.to_owned()));
+        let limits = Limits { concurrency: config.concurrency, rpm: config.rpm, tpm: config.tpm };
+        if !limits.any() {
+            return (guarded, Self { breakers, limiter: None });
+        }
+        let clock = Arc::clone(breakers.clock());
+        let limiter = Arc::new(Limiter::new(limits, clock.now()));
+        let limited = LimitLayer::new(guarded, Arc::clone(&limiter), clock);
+        (Arc::new(limited), Self { breakers, limiter: Some(limiter) })
+    }
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -62,7 +121,9 @@ impl Client {
     #[must_use]
     pub fn over(provider: Arc<dyn LlmProvider>) -> Self {
         let description = serde_json::json!({ "provider": provider.name() });
-        Self { stack: stack(provider, &ProviderConfig::default()), description }
+        let name = provider.name().to_owned();
+        let (stack, deployment) = stack(provider, &ProviderConfig::default(), (&name, "", &[]), None);
+        Self { stack, cache: None, description, needs_background: true, deployment }
     }
 
     /// A client from the JSON configuration document.
@@ -95,11 +156,56 @@ impl Client {
             "provider": endpoint.provider,
             "model": endpoint.model,
             "name": endpoint.name,
-            "base_url": endpoint.base.as_str(),
+            "base_url": shown(&endpoint.base),
             "api": endpoint.adapter.wire(),
             "key_source": endpoint.credential.describe(),
         });
-        Ok(Self { stack: stack(Arc::new(endpoint), &config), description })
+        let (name, model) = (endpoint.name.clone(), endpoint.model.clone());
+        let fixed = endpoint.credential.static_headers().cloned().unwrap_or_default();
+        let key: Vec<&[u8]> = fixed
+            .values()
+            .map(HeaderValue::as_bytes)
+            .chain(config.headers.iter().filter(|(name, _)| is_key(name)).map(|(_, value)| value.as_bytes()))
+            .collect();
+        let cache = config.cache.as_ref().and_then(Toggle::options).and_then(|options| {
+            let deployment = fingerprint(&endpoint, &config)?;
+            Some(Arc::new(ResponseCache::new(options, deployment, &config.extra)))
+        });
+        let needs_background = cache.is_some()
+            || !matches!(endpoint.wire, Wire::Http)
+            || endpoint.credential.static_headers().is_none();
+        let secrets =
+            Secrets::of(&config, &endpoint.base, endpoint.credential.static_headers(), &environment);
+        let masked = Arc::new(Masked::new(Arc::new(endpoint), secrets));
+        let (stack, deployment) = stack(masked, &config, (&name, &model, &key), cache.as_ref());
+        Ok(Self { stack, cache, description, needs_background, deployment })
+    }
+
+    /// Whether something of this client must go on between calls: a token that is renewed early, a WebSocket that
+    /// answers pings, a cache whose calls are shared. If not, its calls may run on a runtime that is driven only
+    /// while a call waits; connections that broke meanwhile are noticed when it is driven again.
+    #[must_use]
+    pub const fn needs_background(&self) -> bool {
+        self.needs_background
+    }
+
+    /// How the deployment is doing: circuit, cooldown, calls in flight and in line. One entry, and one more for each
+    /// other model or key that calls have named.
+    #[must_use]
+    pub fn state(&self) -> Vec<DeploymentState> {
+        let waiting = self.deployment.limiter.as_ref().map_or(0, |limiter| limiter.waiting());
+        let mut states = self.deployment.breakers.state();
+        for state in &mut states {
+            state.waiting = waiting;
+        }
+        states
+    }
+
+    /// Forgets all cached answers; those on their way are kept when they arrive.
+    pub fn clear_cache(&self) {
+        if let Some(cache) = &self.cache {
+            cache.clear();
+        }
     }
 
     /// What the client was made of, as JSON: provider, model, base URL, API, where the key came from. No secrets.
@@ -115,8 +221,16 @@ impl LlmProvider for Client {
         self.stack.name()
     }
 
-    async fn generate(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
-        self.stack.generate(request).await
+    // Handed on as it is: a future around the stack's own would cost an allocation and move the answer once more.
+    fn generate<'life0, 'async_trait>(
+        &'life0 self,
+        request: LlmRequest,
+    ) -> BoxFuture<'async_trait, Result<LlmResponse, LlmError>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        self.stack.generate(request)
     }
 
     async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
@@ -128,7 +242,7 @@ impl LlmProvider for Client {
     }
 }
 
-fn build(config: &ProviderConfig, row: &ProviderRow) -> Result<Endpoint, LlmError> {
+pub(crate) fn build(config: &ProviderConfig, row: &ProviderRow) -> Result<Endpoint, LlmError> {
     let wire_name = row.wire(match config.api {
         Api::Chat => None,
         Api::Responses => Some("responses"),
@@ -159,6 +273,7 @@ fn build(config: &ProviderConfig, row: &ProviderRow) -> Result<Endpoint, LlmErro
         provider: config.provider.clone(),
         name,
         model,
+        joined: OnceLock::new(),
         base,
         model_in_path,
         quirks: row.quirks.clone(),
@@ -169,6 +284,7 @@ fn build(config: &ProviderConfig, row: &ProviderRow) -> Result<Endpoint, LlmErro
         http,
         wire,
         limits: config.limits(),
+        resend_after_send: config.resend_after_send.unwrap_or(true),
         extra: config.extra.clone(),
     })
 }
@@ -178,7 +294,8 @@ fn headers(
     row: &ProviderRow,
     credential: &dyn Credential,
 ) -> Result<HeaderMap, LlmError> {
-    let mut headers = HeaderMap::new();
+    // Room for those that each request adds, so that its copy need not grow.
+    let mut headers = HeaderMap::with_capacity(12);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let named = [("openai-organization", &config.organization), ("openai-project", &config.project)];
     let named = named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));

@@ -1,5 +1,6 @@
 //! What a deployment is made of: the one strict configuration document.
 
+use std::fmt;
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -10,7 +11,8 @@ use crate::core::error::LlmError;
 use crate::core::json::{Extra, fields};
 use crate::core::request::{check_header, unknown_name};
 use crate::providers::ProviderRow;
-use crate::resilience::attempts::RetryOptions;
+use crate::resilience::options::{CacheOptions, CircuitOptions, HedgeOptions, Toggle};
+use crate::resilience::retry::RetryOptions;
 
 /// Which of a provider's APIs is used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -36,8 +38,8 @@ pub enum TransportKind {
 
 /// One deployment: provider, model, credential and options. Absent fields take the row's or the default value.
 ///
-/// `Debug` shows no key.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// `Debug` shows which options are given, and of those that may hold a secret no value.
+#[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProviderConfig {
     /// The provider's name: a row of `data/providers.toml` or one of your own.
@@ -84,14 +86,66 @@ pub struct ProviderConfig {
     pub idle_timeout: Option<f64>,
     /// Repeats after a failure that may pass; 3.
     pub max_retries: Option<u32>,
+    /// Whether a generation may be sent again after the connection broke before any byte of an answer; true. Such a
+    /// call may be billed twice.
+    pub resend_after_send: Option<bool>,
+    /// The circuit breaker; on by default.
+    pub circuit: Option<Toggle<CircuitOptions>>,
+    /// The most calls in flight; unlimited. Further ones wait in line, within their deadline.
+    pub concurrency: Option<u32>,
+    /// The most requests a minute; unlimited.
+    pub rpm: Option<u64>,
+    /// The most tokens a minute, input and output; unlimited.
+    pub tpm: Option<u64>,
+    /// Hedged requests; off by default.
+    pub hedge: Option<Toggle<HedgeOptions>>,
+    /// The response cache; off by default.
+    pub cache: Option<Toggle<CacheOptions>>,
     /// More HTTP headers.
     pub headers: IndexMap<String, String>,
     /// Vendor fields for every request of this deployment.
     pub extra: Extra,
-    /// `http://`, `https://` or `socks5://` proxy; default the environment's.
+    /// `http://`, `https://` or `socks5://` proxy, `direct` for none; default the environment's.
     pub proxy: Option<String>,
     /// The deployment's name in attempts and telemetry; default `provider/model`.
     pub name: Option<String>,
+}
+
+impl fmt::Debug for ProviderConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("ProviderConfig");
+        shown.field("provider", &self.provider).field("api", &self.api).field("transport", &self.transport);
+        let plain = [
+            ("name", &self.name),
+            ("model", &self.model),
+            ("deployment", &self.deployment),
+            ("api_version", &self.api_version),
+            ("tenant_id", &self.tenant_id),
+            ("client_id", &self.client_id),
+            ("federated_token_file", &self.federated_token_file),
+            ("organization", &self.organization),
+            ("project", &self.project),
+            ("region", &self.region),
+        ];
+        for (name, value) in plain.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+            shown.field(name, value);
+        }
+        let hidden = [
+            ("api_key", self.api_key.is_some()),
+            ("azure_ad_token", self.azure_ad_token.is_some()),
+            ("client_secret", self.client_secret.is_some()),
+            ("base_url", self.base_url.is_some()),
+            ("proxy", self.proxy.is_some()),
+        ];
+        for (name, _) in hidden.into_iter().filter(|(_, given)| *given) {
+            shown.field(name, &"***");
+        }
+        let names = |named: &mut dyn Iterator<Item = &String>| named.cloned().collect::<Vec<_>>();
+        shown
+            .field("headers", &names(&mut self.headers.keys()))
+            .field("extra", &names(&mut self.extra.keys()))
+            .finish_non_exhaustive()
+    }
 }
 
 const FIELDS: &[&str] = &[
@@ -117,6 +171,13 @@ const FIELDS: &[&str] = &[
     "first_byte_timeout",
     "idle_timeout",
     "max_retries",
+    "resend_after_send",
+    "circuit",
+    "concurrency",
+    "rpm",
+    "tpm",
+    "hedge",
+    "cache",
     "headers",
     "extra",
     "proxy",
@@ -185,6 +246,22 @@ impl ProviderConfig {
                 ));
             }
         }
+        if let Some(Toggle::On(circuit)) = &self.circuit {
+            circuit.validate()?;
+        }
+        if let Some(Toggle::On(hedge)) = &self.hedge {
+            hedge.validate()?;
+        }
+        if let Some(Toggle::On(cache)) = &self.cache {
+            cache.validate()?;
+        }
+        let counts = [("concurrency", self.concurrency.map(u64::from)), ("rpm", self.rpm), ("tpm", self.tpm)];
+        if let Some((name, _)) = counts.iter().find(|(_, value)| *value == Some(0)) {
+            return Err(LlmError::config(
+                *name,
+                format!("`{name}`: must be at least 1; leave it out for no limit"),
+            ));
+        }
         for (name, value) in &self.headers {
             check_header(name, value)
                 .map_err(|error| LlmError::config("headers", &error.detail().message))?;
@@ -204,6 +281,11 @@ impl ProviderConfig {
             first_byte: seconds(self.first_byte_timeout, 120),
             idle: seconds(self.idle_timeout, 60),
         }
+    }
+
+    /// The circuit breaker's options; `None` when it is switched off.
+    pub(crate) fn circuit(&self) -> Option<CircuitOptions> {
+        self.circuit.as_ref().map_or(Some(CircuitOptions::default()), Toggle::options)
     }
 
     pub(crate) fn retries(&self) -> RetryOptions {
@@ -246,9 +328,9 @@ impl Config {
         let outer = fields(text).map_err(malformed)?;
         if let Some(deployment) = outer.get("deployment") {
             let inner = fields(deployment.get()).map_err(malformed)?;
-            if let Some(name) = inner.keys().find(|name| !FIELDS.contains(&name.as_str())) {
+            if let Some(name) = inner.keys().find(|name| !FIELDS.contains(name)) {
                 let reason = unknown_name(name, FIELDS, "see the options of `ProviderConfig`");
-                return Err(LlmError::config(name.as_str(), format!("`{name}` {reason}")));
+                return Err(LlmError::config(name, format!("`{name}` {reason}")));
             }
         }
         let config: Self = serde_json::from_str(text).map_err(malformed)?;

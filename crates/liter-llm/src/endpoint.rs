@@ -1,6 +1,6 @@
 //! Adapter + transport + credential: the only provider that touches the network.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -10,17 +10,19 @@ use reqwest::Url;
 
 use crate::adapters::{Adapter, Quirks, Target, WireRequest, headers as wire_headers};
 use crate::config::TimeLimits;
+use crate::core::call;
 use crate::core::chunk::{Facts, LlmChunk};
 use crate::core::error::{ErrorKind, LlmError};
 use crate::core::fold::{Folder, unfold};
-use crate::core::json::Extra;
+use crate::core::json::{Extra, MAX_NESTING, nests_too_deep};
 use crate::core::provider::{ChunkStream, LlmProvider};
 use crate::core::request::LlmRequest;
 use crate::core::response::{Adjustment, Attempt, LlmResponse, Timing};
 use crate::credentials::{Credential, TokenHttp};
 use crate::locate::push;
 use crate::reading::Reading;
-use crate::transports::http::{HttpAnswer, HttpTransport, Limits, parse_base_url};
+use crate::transports::http::{BodyStream, HttpAnswer, HttpTransport, Limits, parse_base_url};
+use crate::transports::is_stale_connection;
 use crate::transports::websocket_pool::{WebSocketLease, WebSocketPool};
 use crate::transports::websockets::{Handshake, connect};
 
@@ -38,6 +40,8 @@ pub(crate) struct Endpoint {
     pub name: String,
     pub model: String,
     pub base: Url,
+    /// A path of the adapter's and its URL below the base, as they were last asked for.
+    pub joined: OnceLock<(&'static str, Url)>,
     pub model_in_path: bool,
     pub quirks: Quirks,
     pub adapter: Arc<dyn Adapter>,
@@ -45,6 +49,8 @@ pub(crate) struct Endpoint {
     pub http: Arc<HttpTransport>,
     pub wire: Wire,
     pub limits: TimeLimits,
+    /// Whether a request may be sent again after the connection broke before any byte of an answer.
+    pub resend_after_send: bool,
     /// Everything that is the same for each request, static credentials included.
     pub headers: HeaderMap,
     /// The deployment's own headers, which a request's beat.
@@ -56,7 +62,43 @@ pub(crate) struct Endpoint {
 pub(crate) struct Sent {
     pub started: Instant,
     pub attempt: Attempt,
+    /// What was sent before for the same try: over a stale connection, or with a token that was refused.
+    earlier: Vec<Attempt>,
+    creates: bool,
 }
+
+impl Sent {
+    fn new() -> Self {
+        let attempt = Attempt::default();
+        Self { started: Instant::now(), attempt, earlier: Vec::new(), creates: false }
+    }
+
+    fn begin(&mut self, deployment: &str, creates: bool) {
+        self.started = Instant::now();
+        self.creates = creates;
+        deployment.clone_into(&mut self.attempt.deployment);
+        call::sending(deployment);
+    }
+
+    /// This one is over and is followed by another, for `reason`.
+    fn again(&mut self, error: ErrorKind, reason: &str) {
+        let mut attempt = std::mem::take(&mut self.attempt);
+        attempt.duration = self.started.elapsed().as_secs_f64();
+        attempt.error = Some(error.as_str().to_owned());
+        attempt.reason = Some(reason.to_owned());
+        self.earlier.push(attempt);
+    }
+
+    fn finish(&mut self) -> Vec<Attempt> {
+        let mut attempt = std::mem::take(&mut self.attempt);
+        attempt.duration = self.started.elapsed().as_secs_f64();
+        let mut attempts = std::mem::take(&mut self.earlier);
+        attempts.push(attempt);
+        attempts
+    }
+}
+
+const STALE: &str = "sent again at once: the host had closed the idle connection";
 
 impl Endpoint {
     pub(crate) fn target(&self, stream: bool) -> Target<'_> {
@@ -80,13 +122,23 @@ impl Endpoint {
         })
     }
 
-    fn url(&self, path: &str, request: &LlmRequest) -> Result<Url, LlmError> {
+    fn url(&self, path: &'static str, request: &LlmRequest) -> Result<Url, LlmError> {
+        if !self.model_in_path
+            && let Some((known, url)) = self.joined.get()
+            && *known == path
+        {
+            return Ok(url.clone());
+        }
         let mut url = self.base.clone();
         if self.model_in_path {
             push(&mut url, &[self.target(false).model_of(request)])?;
         }
         let joined = format!("{}{path}", url.path().trim_end_matches('/'));
         url.set_path(&joined);
+        if !self.model_in_path {
+            // Only the first path is remembered: an endpoint has one.
+            let _ = self.joined.set((path, url.clone()));
+        }
         Ok(url)
     }
 
@@ -100,7 +152,14 @@ impl Endpoint {
                 "`model` is missing: name it in the configuration or the call",
             ));
         }
-        self.adapter.encode(request, &target)
+        let wire = self.adapter.encode(request, &target)?;
+        if nests_too_deep(&wire.body) {
+            return Err(LlmError::invalid(
+                "request",
+                format!("arrays and objects in the request are nested more than {MAX_NESTING} deep"),
+            ));
+        }
+        Ok(wire)
     }
 
     async fn headers_for(&self, wire: &WireRequest, request: &LlmRequest) -> Result<HeaderMap, LlmError> {
@@ -134,32 +193,64 @@ impl Endpoint {
             let mut headers = self.headers_for(&wire, request).await?;
             let accept = if stream { "text/event-stream" } else { "application/json" };
             headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static(accept));
-            sent.started = Instant::now();
-            sent.attempt.deployment.clone_from(&self.name);
-            let answer = self.http.post(&url, headers, body.clone(), &limits, !stream).await?;
+            sent.begin(&self.name, wire.creates);
+            let answer = match self.http.post(&url, headers, body.clone(), &limits, !stream).await {
+                Err(error) if self.may_resend(&error, sent) => {
+                    sent.again(error.kind(), STALE);
+                    continue;
+                }
+                outcome => outcome?,
+            };
             sent.attempt.status = Some(answer.status);
             if answer.status == 401 && !rejected && self.credential.refresh_after_rejection().await {
                 rejected = true;
+                sent.again(ErrorKind::Authentication, "sent again with a new token");
                 continue;
             }
             return Ok((answer, wire));
         }
     }
 
+    /// Whether to send again at once, once: the connection was kept, and the host had closed it.
+    fn may_resend(&self, error: &LlmError, sent: &Sent) -> bool {
+        let resent = sent.earlier.iter().any(|attempt| attempt.reason.as_deref() == Some(STALE));
+        self.resend_after_send && !sent.creates && !resent && is_stale_connection(error)
+    }
+
+    /// Whether the request must not be sent again after this failure, whatever the failure itself says.
+    fn is_final(&self, error: &LlmError, sent: &Sent) -> bool {
+        if sent.attempt.deployment.is_empty() || error.was_never_sent() {
+            return false;
+        }
+        sent.creates || (!self.resend_after_send && error.is_unanswered())
+    }
+
+    /// The body of an answer; of a failure as much as there is, for the status has said what matters.
+    async fn body(&self, status: u16, body: BodyStream) -> Result<bytes::Bytes, LlmError> {
+        match body.collect(None, Some(self.limits.idle)).await {
+            Err(_) if status >= 400 => Ok(bytes::Bytes::new()),
+            outcome => outcome,
+        }
+    }
+
     /// Adds what this endpoint knows to an error.
     pub(crate) fn explain(&self, error: LlmError, request: &LlmRequest, sent: &mut Sent) -> LlmError {
         let kind = error.kind();
+        let is_final = self.is_final(&error, sent);
         error.with(|detail| {
+            if is_final {
+                detail.retryable = Some(false);
+            }
             detail.provider.get_or_insert_with(|| self.provider.clone());
             let model = self.target(false).model_of(request);
             if !model.is_empty() {
                 detail.model.get_or_insert_with(|| model.to_owned());
             }
             if !sent.attempt.deployment.is_empty() && detail.attempts.is_empty() {
-                let mut attempt = std::mem::take(&mut sent.attempt);
-                attempt.duration = sent.started.elapsed().as_secs_f64();
-                attempt.error = Some(kind.as_str().to_owned());
-                detail.attempts.push(attempt);
+                detail.attempts = sent.finish();
+                if let Some(last) = detail.attempts.last_mut() {
+                    last.error = Some(kind.as_str().to_owned());
+                }
             }
         })
     }
@@ -167,18 +258,32 @@ impl Endpoint {
     async fn whole(&self, request: &LlmRequest, sent: &mut Sent) -> Result<LlmResponse, LlmError> {
         let begun = Instant::now();
         let (answer, wire) = self.send(request, false, sent).await?;
+        crate::core::progress::answer_begun();
         let first_byte = begun.elapsed().as_secs_f64();
         let HttpAnswer { status, headers, body, .. } = answer;
-        let body = body.collect(None, Some(self.limits.idle)).await?;
+        let body = self.body(status, body).await?;
+        followable(&body, status)?;
         let mut response = self.adapter.decode(status, &headers, &body, &self.target(false))?;
         self.complete(&mut response, &headers, wire, sent);
         response.raw = body;
         response.timing = Some(Timing {
             first_byte: Some(first_byte),
-            first_chunk: None,
             total: begun.elapsed().as_secs_f64(),
+            ..Timing::default()
         });
         Ok(response)
+    }
+
+    /// The whole answer of a host that only streams.
+    async fn folded(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
+        let mut chunks = self.stream(request).await?;
+        crate::core::progress::answer_begun();
+        let mut folder = Folder::new();
+        while let Some(chunk) = futures_util::StreamExt::next(&mut chunks).await {
+            let chunk: LlmChunk = chunk?;
+            folder.push(&chunk);
+        }
+        Ok(folder.finish())
     }
 
     /// What the endpoint knows about an answer besides its body.
@@ -191,9 +296,7 @@ impl Endpoint {
             response.rate_limits = wire_headers::rate_limits(headers);
         }
         response.adjustments = wire.adjustments;
-        let mut attempt = std::mem::take(&mut sent.attempt);
-        attempt.duration = sent.started.elapsed().as_secs_f64();
-        response.attempts = vec![attempt];
+        response.attempts = sent.finish();
     }
 
     async fn open_http(&self, request: &LlmRequest, sent: &mut Sent) -> Result<ChunkStream, LlmError> {
@@ -208,7 +311,8 @@ impl Endpoint {
         if answer.status >= 300 || json {
             // An error, or a host that answers whole although a stream was asked for.
             let HttpAnswer { status, headers, body, .. } = answer;
-            let body = body.collect(None, Some(self.limits.idle)).await?;
+            let body = self.body(status, body).await?;
+            followable(&body, status)?;
             let mut response = self.adapter.decode(status, &headers, &body, &self.target(true))?;
             self.complete(&mut response, &headers, wire, sent);
             return Ok(Box::pin(stream::iter(unfold(&response).into_iter().map(Ok))));
@@ -225,13 +329,13 @@ impl Endpoint {
         self.begin(reading, facts, Some(first_byte), request, sent).await
     }
 
-    /// A connection with the request sent on it: a resting one, else a new one.
+    /// A connection with the request sent on it: a resting one (the last value says so), else a new one.
     async fn send_websocket(
         &self,
         pool: &WebSocketPool,
         request: &LlmRequest,
         sent: &mut Sent,
-    ) -> Result<(WebSocketLease, Vec<Adjustment>), LlmError> {
+    ) -> Result<(WebSocketLease, Vec<Adjustment>, bool), LlmError> {
         let wire = self.encode(request, true)?;
         let message = self.adapter.websocket_message(&wire.body)?;
         let message = String::from_utf8(message).map_err(|error| {
@@ -239,25 +343,25 @@ impl Endpoint {
         })?;
         let headers = self.headers_for(&wire, request).await?;
         let url = self.url(wire.path, request)?;
-        sent.started = Instant::now();
-        sent.attempt.deployment.clone_from(&self.name);
+        sent.begin(&self.name, wire.creates);
         // A connection carries the headers of its handshake, so a request with headers of its own gets its own.
         if request.headers.is_empty()
+            && sent.earlier.is_empty()
             && let Some(mut lease) = pool.take()
             && lease.connection.send_text(message.clone()).await.is_ok()
         {
-            return Ok((lease, wire.adjustments));
+            return Ok((lease, wire.adjustments, true));
         }
         let limits = Limits { first_byte: Some(self.limits.first_byte) };
         match connect(&self.http, &url, headers, &limits).await? {
             Handshake::Open(mut connection) => {
                 connection.send_text(message).await?;
-                Ok((pool.lease(connection), wire.adjustments))
+                Ok((pool.lease(connection), wire.adjustments, false))
             }
             Handshake::Refused(answer) => {
                 let HttpAnswer { status, headers, body, .. } = *answer;
                 sent.attempt.status = Some(status);
-                let body = body.collect(None, Some(self.limits.idle)).await?;
+                let body = self.body(status, body).await?;
                 match self.adapter.decode(status, &headers, &body, &self.target(true)) {
                     Err(error) => Err(error),
                     Ok(_) => {
@@ -275,18 +379,29 @@ impl Endpoint {
         sent: &mut Sent,
     ) -> Result<ChunkStream, LlmError> {
         let begun = Instant::now();
-        let (lease, adjustments) = self.send_websocket(pool, request, sent).await?;
-        let facts = Facts {
-            provider: Some(self.provider.clone()),
-            request_id: wire_headers::request_id(lease.connection.headers()),
-            rate_limits: wire_headers::rate_limits(lease.connection.headers()),
-            adjustments,
-            ..Facts::default()
-        };
-        let decoder = self.adapter.decoder(&self.target(true));
-        let limits = (self.limits.first_byte, self.limits.idle);
-        let reading = Reading::websocket(lease, decoder, limits, begun);
-        self.begin(reading, facts, None, request, sent).await
+        loop {
+            let (lease, adjustments, resting) = self.send_websocket(pool, request, sent).await?;
+            let facts = Facts {
+                provider: Some(self.provider.clone()),
+                request_id: wire_headers::request_id(lease.connection.headers()),
+                rate_limits: wire_headers::rate_limits(lease.connection.headers()),
+                adjustments,
+                ..Facts::default()
+            };
+            let decoder = self.adapter.decoder(&self.target(true));
+            let limits = (self.limits.first_byte, self.limits.idle);
+            let reading = Reading::websocket(lease, decoder, limits, begun);
+            match self.begin(reading, facts, None, request, sent).await {
+                Err(error) => {
+                    let error = error.with(|detail| detail.reused_connection = resting);
+                    if !self.may_resend(&error, sent) {
+                        return Err(error);
+                    }
+                    sent.again(error.kind(), STALE);
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// Waits for the first piece of the answer; from then on failures are the stream's.
@@ -299,14 +414,24 @@ impl Endpoint {
         sent: &mut Sent,
     ) -> Result<ChunkStream, LlmError> {
         reading.first_content().await?;
-        let mut attempt = std::mem::take(&mut sent.attempt);
-        attempt.duration = sent.started.elapsed().as_secs_f64();
-        facts.attempts = vec![attempt];
+        facts.attempts = sent.finish();
         let first_chunk = Some(reading.elapsed());
-        facts.timing = Some(Timing { first_byte, first_chunk, total: 0.0 });
+        facts.timing = Some(Timing { first_byte, first_chunk, ..Timing::default() });
         let model = self.target(true).model_of(request).to_owned();
         Ok(reading.into_stream(facts, self.provider.clone(), model))
     }
+}
+
+/// Refuses an answer that is nested too deep to be followed; of an error, the adapters read the top only.
+pub(crate) fn followable(body: &[u8], status: u16) -> Result<(), LlmError> {
+    if status >= 300 || !nests_too_deep(body) {
+        return Ok(());
+    }
+    let message = format!("arrays and objects in the answer are nested more than {MAX_NESTING} deep");
+    Err(LlmError::new(ErrorKind::Decode, message).with(|detail| {
+        detail.status_code = Some(status);
+        detail.retryable = Some(false);
+    }))
 }
 
 fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), LlmError> {
@@ -339,7 +464,8 @@ impl TokenHttp for TokenRequests {
         }
         let limits = Limits { first_byte: Some(TOKEN_LIMIT) };
         let answer = match (method, body) {
-            ("GET", None) => self.0.get(&url, map, &limits).await?,
+            // Managed identities are asked with `GET`: they are services of this machine, which no proxy speaks for.
+            ("GET", None) => self.0.get_direct(&url, map, &limits).await?,
             (_, body) => self.0.post(&url, map, body.unwrap_or_default(), &limits, true).await?,
         };
         let HttpAnswer { status, body, .. } = answer;
@@ -359,25 +485,18 @@ impl LlmProvider for Endpoint {
 
     async fn generate(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
         let request = self.with_defaults(request);
-        let mut sent = Sent { started: Instant::now(), attempt: Attempt::default() };
+        let mut sent = Sent::new();
         let outcome = match &self.wire {
             Wire::Http => self.whole(&request, &mut sent).await,
-            Wire::WebSocket(_) => {
-                let mut chunks = self.stream(request.clone()).await?;
-                let mut folder = Folder::new();
-                while let Some(chunk) = futures_util::StreamExt::next(&mut chunks).await {
-                    let chunk: LlmChunk = chunk?;
-                    folder.push(&chunk);
-                }
-                return Ok(folder.finish());
-            }
+            // Boxed: what it needs would be a part of every call's state.
+            Wire::WebSocket(_) => return Box::pin(self.folded(request)).await,
         };
         outcome.map_err(|error| self.explain(error, &request, &mut sent))
     }
 
     async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
         let request = self.with_defaults(request);
-        let mut sent = Sent { started: Instant::now(), attempt: Attempt::default() };
+        let mut sent = Sent::new();
         let outcome = match &self.wire {
             Wire::Http => self.open_http(&request, &mut sent).await,
             Wire::WebSocket(transport) => self.open_websocket(transport, &request, &mut sent).await,

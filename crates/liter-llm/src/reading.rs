@@ -1,15 +1,21 @@
 //! A streamed answer being read: frames from the transport through the decoder into chunks, and its honest end.
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::{FutureExt, stream};
+use tokio::time::{Sleep, sleep_until};
 
 use crate::adapters::{Decoder, Frame};
 use crate::core::chunk::{Facts, LlmChunk};
-use crate::core::error::{ErrorKind, LlmError};
+use crate::core::error::{ErrorKind, FailurePhase, LlmError};
 use crate::core::provider::ChunkStream;
 use crate::core::response::Timing;
+use crate::endpoint::followable;
 use crate::transports::http::BodyStream;
 use crate::transports::sse::{MAX_EVENT_BYTES, SseParser};
 use crate::transports::websocket_pool::WebSocketLease;
@@ -30,7 +36,7 @@ pub(crate) struct Reading {
     chunks: Vec<LlmChunk>,
     ready: VecDeque<LlmChunk>,
     failure: Option<LlmError>,
-    idle: Duration,
+    silence: Silence,
     begun: Instant,
     facts: Option<Facts>,
     timing: Timing,
@@ -71,7 +77,7 @@ impl Reading {
             chunks: Vec::new(),
             ready: VecDeque::new(),
             failure: None,
-            idle,
+            silence: Silence { limit: idle, alarm: None },
             begun,
             facts: None,
             timing: Timing::default(),
@@ -102,12 +108,13 @@ impl Reading {
         let decoder = &mut *self.decoder;
         let chunks = &mut self.chunks;
         let outcome = match source {
-            Source::Http { body, parser } => match body.chunk(Some(self.idle)).await {
+            Source::Http { body, parser } => match self.silence.limit(body).await {
                 Ok(Some(bytes)) => parser
                     .push(&bytes, |event| {
                         if decoder.is_done() {
                             return Ok(());
                         }
+                        followable(event.data.as_bytes(), 200)?;
                         decoder.push(Frame::Event { name: event.name, data: event.data }, chunks)
                     })
                     .map(|()| true),
@@ -115,10 +122,13 @@ impl Reading {
                 Err(error) => Err(interrupted(error)),
             },
             Source::WebSocket { lease, first } => {
-                let limit = first.take().unwrap_or(self.idle);
-                match lease.connection.next_text(Some(limit)).await {
-                    Ok(Some(text)) => decoder.push(Frame::Text(&text), chunks).map(|()| true),
+                let opening = first.take();
+                match lease.connection.next_text(Some(opening.unwrap_or(self.silence.limit))).await {
+                    Ok(Some(text)) => followable(text.as_bytes(), 200)
+                        .and_then(|()| decoder.push(Frame::Text(&text), chunks))
+                        .map(|()| true),
                     Ok(None) => decoder.finish(chunks).map(|()| false),
+                    Err(error) if opening.is_some() => Err(unanswered(error)),
                     Err(error) => Err(interrupted(error)),
                 }
             }
@@ -196,12 +206,60 @@ impl Reading {
     }
 }
 
-/// A connection that breaks while the answer is coming is a cut stream; a limit that ran out stays one.
+/// Over a WebSocket the first message is the first byte of the answer.
+fn unanswered(error: LlmError) -> LlmError {
+    error.with(|detail| {
+        if detail.phase == Some(FailurePhase::Idle) {
+            detail.phase = Some(FailurePhase::FirstByte);
+            detail.retryable = Some(true);
+        }
+    })
+}
+
+/// The limit for the wait between two pieces of a body.
+///
+/// One timer serves the whole body: it is not set anew for each piece, but looked at again when it rings. Setting a
+/// timer for each event would cost more than reading the event.
+struct Silence {
+    limit: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Silence {
+    /// The next piece of the body, within the limit.
+    async fn limit(&mut self, body: &mut BodyStream) -> Result<Option<Bytes>, LlmError> {
+        let within = {
+            let mut piece = pin!(body.chunk(None));
+            let mut since = None;
+            poll_fn(|context| {
+                if let Poll::Ready(outcome) = piece.as_mut().poll(context) {
+                    return Poll::Ready(Some(outcome));
+                }
+                let due = *since.get_or_insert_with(tokio::time::Instant::now) + self.limit;
+                let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+                while alarm.as_mut().poll(context).is_ready() {
+                    // It may have been set for an earlier piece.
+                    if due <= tokio::time::Instant::now() {
+                        return Poll::Ready(None);
+                    }
+                    alarm.as_mut().reset(due);
+                }
+                Poll::Pending
+            })
+            .await
+        };
+        within.unwrap_or_else(|| Err(body.silent(self.limit)))
+    }
+}
+
+/// A connection that breaks while the answer is coming is a cut stream; a limit that ran out stays one. Neither is sent
+/// again.
 fn interrupted(error: LlmError) -> LlmError {
     if error.kind() != ErrorKind::Connection {
         return error;
     }
     let mut detail = error.detail().clone();
+    detail.retryable = Some(false);
     detail.message = format!("the stream broke off before its end: {}", detail.message);
     LlmError::from_parts(ErrorKind::StreamInterrupted, detail)
 }

@@ -1,4 +1,6 @@
-//! Runs the bodies of the fuzz targets on seeded pseudo-random input for a few seconds, on the stable toolchain.
+//! Runs the bodies of the fuzz targets on seeded pseudo-random input, on the stable toolchain.
+//!
+//! The targets themselves (`fuzz/fuzz_targets`) need cargo-fuzz and the nightly toolchain.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -79,11 +81,19 @@ const WORDS: &[&str] = &[
     "\"arguments\":",
 ];
 
-/// Gives `body` inputs made from `seeds`, words and noise until the time is up; names the input that broke it.
+/// Row 11: seconds for the event streams when all counts are full, and otherwise.
+const FULL: u64 = 3_600;
+const SHORT: u64 = 10;
+
 fn smoke(seeds: &[&[u8]], body: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
-    let end = Instant::now() + Duration::from_secs(2);
+    smoke_for(2, seeds, body);
+}
+
+/// Gives `body` inputs made from `seeds`, words and noise until the time is up; names the input that broke it.
+fn smoke_for(seconds: u64, seeds: &[&[u8]], body: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
+    let end = Instant::now() + Duration::from_secs(seconds);
     let mut random = Random(0x5EED);
-    let mut runs = 0_u32;
+    let mut runs = 0_u64;
     while Instant::now() < end {
         let mut input: Vec<u8> = match random.below(3) {
             0 if !seeds.is_empty() => seeds[random.below(seeds.len())].to_vec(),
@@ -108,8 +118,14 @@ fn smoke(seeds: &[&[u8]], body: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
 }
 
 #[test]
-fn event_streams() {
-    smoke(&[b"\x40\x03event: a\r\ndata: {\"x\":1}\r\n\r\ndata: y\ndata: z\n\nid: 1\ndata\n\n"], sse::run);
+fn row_11_event_streams() {
+    let full = std::env::var("LITER_LLM_SOAK").is_ok_and(|value| value == "1");
+    let seconds = if full { FULL } else { SHORT };
+    smoke_for(
+        seconds,
+        &[b"\x40\x03event: a\r\ndata: {\"x\":1}\r\n\r\ndata: y\ndata: z\n\nid: 1\ndata\n\n"],
+        sse::run,
+    );
 }
 
 /// A wire of its own, to see that the decoders' body itself holds: each frame is text, `[DONE]` ends it.

@@ -230,7 +230,7 @@ async fn plain_http_behind_https_is_a_tls_failure() {
     })
     .await;
     for (address, phases) in
-        [(silent, &[FailurePhase::Tls, FailurePhase::Reset][..]), (plain, &[FailurePhase::Tls])]
+        [(silent, &[FailurePhase::Tls, FailurePhase::Refused][..]), (plain, &[FailurePhase::Tls])]
     {
         let error = post(&transport(), &format!("https://{address}/")).await.unwrap_err();
         assert!(phases.contains(&error.detail().phase.unwrap()), "{error:?}");
@@ -327,7 +327,7 @@ async fn a_slow_but_living_stream_is_not_cut() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_before_the_answer_is_stale() {
+async fn a_new_connection_that_breaks_before_the_answer_is_not_stale() {
     let address = server(|stream| async move {
         let mut stream = BufReader::new(stream);
         read_request(&mut stream).await;
@@ -335,11 +335,11 @@ async fn a_connection_that_breaks_before_the_answer_is_stale() {
     .await;
     let error = post(&transport(), &format!("http://{address}/secret/path")).await.unwrap_err();
     assert_failure(&error, ErrorKind::Connection, FailurePhase::Reset);
-    assert!(is_stale_connection(&error) && error.is_retryable());
+    assert!(error.is_unanswered() && !is_stale_connection(&error) && error.is_retryable());
 }
 
 #[tokio::test]
-async fn a_reset_is_stale_too() {
+async fn nor_is_one_that_is_reset() {
     let address = server(|stream| async move {
         let mut stream = BufReader::new(stream);
         read_request(&mut stream).await;
@@ -348,7 +348,7 @@ async fn a_reset_is_stale_too() {
     .await;
     let error = post(&transport(), &format!("http://{address}/secret/path")).await.unwrap_err();
     assert_failure(&error, ErrorKind::Connection, FailurePhase::Reset);
-    assert!(is_stale_connection(&error));
+    assert!(error.is_unanswered() && !is_stale_connection(&error));
 }
 
 #[tokio::test]
@@ -459,7 +459,7 @@ async fn tunnel_proxy() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
             let head = read_request(&mut client).await.unwrap();
             let target = head.split(' ').nth(1).unwrap().to_owned();
             seen.lock().unwrap().push(head);
-            if target.starts_with("denied") {
+            if target.starts_with("denied") || target.starts_with("http:") {
                 let _ = client.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await;
                 return;
             }
@@ -539,7 +539,7 @@ async fn posts_with(urls: String, variables: &[(&str, String)]) -> String {
 }
 
 #[tokio::test]
-async fn proxy_variables_hold_but_not_for_this_machine() {
+async fn proxy_variables_hold_also_for_this_machine() {
     let (proxy, heads) = tunnel_proxy().await;
     let (local, _) = fixed(answer("", b"local")).await;
     let (excepted, port) = ("https://denied-but-excepted.invalid/", local.port());
@@ -548,14 +548,16 @@ async fn proxy_variables_hold_but_not_for_this_machine() {
     let variables = [
         ("HTTP_PROXY", format!("http://{proxy}")),
         ("HTTPS_PROXY", format!("http://{proxy}")),
-        ("NO_PROXY", "denied-but-excepted.invalid".to_owned()),
+        ("NO_PROXY", "denied-but-excepted.invalid,127.0.0.1".to_owned()),
     ];
     let printed = posts_with(urls, &variables).await;
     let heads = heads.lock().unwrap();
-    assert_eq!(heads.len(), 1, "{heads:?}");
+    assert_eq!(heads.len(), 2, "{heads:?}");
     assert!(heads[0].starts_with("CONNECT denied.example:443 ") && !heads[0].contains("sesame"), "{heads:?}");
+    assert!(heads[1].starts_with(&format!("POST http://localhost:{port}/ ")), "{heads:?}");
     assert!(printed.contains("Proxy: ") && printed.contains("Dns: "), "{printed}");
-    assert_eq!(printed.matches("answer 200").count(), 2, "{printed}");
+    assert_eq!(printed.matches("answer 200").count(), 1, "{printed}");
+    assert_eq!(printed.matches("answer 403").count(), 1, "{printed}");
 }
 
 #[tokio::test]
@@ -566,4 +568,46 @@ async fn without_root_certificates_plain_http_works_and_tls_is_refused() {
     let printed = posts_with(format!("http://{plain}/ https://{secure}/"), &variables).await;
     assert!(printed.contains("answer 200") && printed.contains("Tls: "), "{printed}");
     assert!(printed.contains("No CA certificates"), "{printed}");
+}
+
+/// Runs `work` in a turn in which Tokio lets nothing more be ready, as for the last of many calls in one task.
+async fn at_the_end_of_a_turn<T>(work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut first = true;
+    std::future::poll_fn(|context| {
+        if std::mem::take(&mut first) {
+            while let std::task::Poll::Ready(spent) = tokio::task::coop::poll_proceed(context) {
+                spent.made_progress();
+            }
+        }
+        work.as_mut().poll(context)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_end_that_has_come_is_seen_in_a_turn_that_is_over() {
+    let limits = Limits { first_byte: Some(Duration::from_secs(3)) };
+    for parting in
+        [&b""[..], b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"]
+    {
+        let address = server(move |stream| async move {
+            let mut stream = BufReader::new(stream);
+            if read_request(&mut stream).await.is_some() {
+                stream.write_all(&answer("", b"one")).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                let _ = stream.write_all(parting).await;
+            }
+        })
+        .await;
+        let transport = transport();
+        let url = format!("http://{address}/");
+        let first = post(&transport, &url).await.unwrap();
+        first.body.collect(None, None).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let url = parse_base_url(&url).unwrap();
+        let second = transport.post(&url, secret(), "{\"a\":1}", &limits, true);
+        let second = at_the_end_of_a_turn(second).await;
+        assert_eq!(second.map(|answer| answer.status).map_err(|error| error.to_string()), Ok(200));
+    }
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue};
 use liter_llm::transports::http::{HttpOptions, HttpTransport, Limits};
-use liter_llm::transports::is_stale_connection;
 use liter_llm::transports::websockets::{Handshake, MAX_MESSAGE_BYTES, WebSocketConnection, connect};
 use liter_llm::{ErrorKind, FailurePhase, LlmError};
 use reqwest::Url;
@@ -119,7 +118,7 @@ async fn close_codes_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_stale_only_while_nothing_was_heard() {
+async fn a_broken_connection_is_unanswered_only_while_nothing_was_heard() {
     for heard in [false, true] {
         let mut connection = connected(move |mut server| async move {
             server.next().await.unwrap().unwrap();
@@ -134,19 +133,26 @@ async fn a_broken_connection_is_stale_only_while_nothing_was_heard() {
         }
         let error = connection.next_text(IDLE).await.unwrap_err();
         assert_eq!((error.kind(), error.detail().phase), (ErrorKind::Connection, Some(FailurePhase::Reset)));
-        assert_eq!(is_stale_connection(&error), !heard, "{error:?}");
+        assert_eq!(error.is_unanswered(), !heard, "{error:?}");
     }
 }
 
 #[tokio::test]
-async fn silence_runs_into_the_idle_limit() {
+async fn silence_runs_into_its_limit() {
     let mut connection = connected(|mut server| async move {
+        let _ = server.send(Message::text("one")).await;
+        let _ = server.next().await;
         let _ = server.next().await;
     })
     .await;
+    let limit = Some(Duration::from_millis(200));
+    assert_eq!(connection.next_text(limit).await.unwrap().as_deref(), Some("one"));
     let start = Instant::now();
-    let error = connection.next_text(Some(Duration::from_millis(200))).await.unwrap_err();
+    let error = connection.next_text(limit).await.unwrap_err();
     assert_eq!((error.kind(), error.detail().phase), (ErrorKind::Timeout, Some(FailurePhase::Idle)));
+    connection.send_text("two").await.unwrap();
+    let error = connection.next_text(limit).await.unwrap_err();
+    assert_eq!((error.kind(), error.detail().phase), (ErrorKind::Timeout, Some(FailurePhase::FirstByte)));
     assert!(start.elapsed() < Duration::from_secs(1));
 }
 

@@ -189,6 +189,18 @@ fn error(error: &VendorError) -> (FrameKind, Value) {
     (FrameKind::Terminator, json!({"type": "error", "status": error.status, "error": error.object()}))
 }
 
+/// The status that goes with an error object.
+fn status_of(error: &Value) -> u16 {
+    let word = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
+    match (word("type"), word("code")) {
+        ("invalid_request_error", _) => 400,
+        ("authentication_error", _) => 401,
+        ("rate_limit_error", _) | (_, "rate_limit_exceeded") => 429,
+        ("overloaded_error", _) => 529,
+        _ => 500,
+    }
+}
+
 fn events(
     shared: &Shared,
     route: &Route,
@@ -294,7 +306,7 @@ async fn play(
             frame(
                 &mut batch,
                 TEXT,
-                json!({"type": "error", "status": 500, "error": body, "sequence_number": index})
+                json!({"type": "error", "status": status_of(&body), "error": body, "sequence_number": index})
                     .to_string()
                     .as_bytes(),
             );

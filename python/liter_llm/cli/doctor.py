@@ -170,7 +170,7 @@ def _reach(base_url: str, proxy: str | None, timeout: float) -> str:
     if proxy is None and not proxy_bypass(host):
         proxies = getproxies()
         proxy = proxies.get("https" if scheme in _TLS else "http") or proxies.get("all")
-    if proxy:
+    if proxy and proxy != "direct":
         gate = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         where = (gate.hostname or "", gate.port or _PORTS.get(gate.scheme, 1080))
         with socket.create_connection(where, timeout):

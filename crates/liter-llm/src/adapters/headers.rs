@@ -1,10 +1,11 @@
 //! What the headers of an answer say, the same for all wires: request id, rate limits, when to try again.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use indexmap::IndexMap;
 
+use super::again;
 use crate::core::error::{ErrorDetail, ErrorKind, LlmError};
 
 /// The longest excerpt of an answer's body that an error keeps, in bytes.
@@ -23,64 +24,22 @@ pub fn request_id(headers: &HeaderMap) -> Option<String> {
 /// The rate-limit headers (`x-ratelimit-*`, `anthropic-ratelimit-*`, `retry-after*`), lower case, as they came.
 #[must_use]
 pub fn rate_limits(headers: &HeaderMap) -> IndexMap<String, String> {
-    headers
-        .iter()
-        .filter(|(name, _)| {
-            let name = name.as_str();
-            name.starts_with("x-ratelimit-")
-                || name.starts_with("anthropic-ratelimit-")
-                || name.starts_with("ratelimit-")
-                || name.starts_with("retry-after")
-        })
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
-        .collect()
-}
-
-/// Seconds after which the provider allows another try: `retry-after-ms`, else `retry-after` as a number (fractions
-/// allowed) or an HTTP date (RFC 9110 section 10.2.3). Negative, infinite or unreadable values are no statement.
-#[must_use]
-pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<f64> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
-    if let Some(milliseconds) = text("retry-after-ms").and_then(number) {
-        return Some(milliseconds / 1000.0);
-    }
-    let value = text("retry-after")?;
-    if let Some(seconds) = number(value) {
-        return Some(seconds);
-    }
-    let date = http_date(value)?;
-    Some(date.duration_since(now).map_or(0.0, |wait| wait.as_secs_f64()))
-}
-
-/// Reads `Sun, 06 Nov 1994 08:49:37 GMT` (the one form RFC 9110 lets a sender write).
-fn http_date(text: &str) -> Option<SystemTime> {
-    let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
-    let mut parts = rest.split(' ');
-    let day: i64 = parts.next()?.parse().ok()?;
-    let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-        .iter()
-        .zip(1_i64..)
-        .find_map({
-            let name = parts.next()?;
-            move |(known, number)| (*known == name).then_some(number)
-        })?;
-    let year: i64 = parts.next()?.parse().ok()?;
-    let mut clock = parts.next()?.split(':').map(|part| part.parse::<i64>().ok());
-    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    let valid = (1..=31).contains(&day)
-        && (1970..=9999).contains(&year)
-        && (0..24).contains(&hour)
-        && (0..60).contains(&minute)
-        && (0..=60).contains(&second);
-    if !valid || parts.next().is_some() || clock.next().is_some() {
-        return None;
-    }
-    // Days since 1970-01-01 in the proleptic Gregorian calendar, years counted from March.
-    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
-    let seconds = u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second).ok()?;
-    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    let told = |(name, _): &(&HeaderName, &HeaderValue)| {
+        let name = name.as_str();
+        name.starts_with("x-ratelimit-")
+            || name.starts_with("anthropic-ratelimit-")
+            || name.starts_with("ratelimit-")
+            || name.starts_with("retry-after")
+    };
+    // Counted first: growing a map step by step costs more than filling it.
+    let mut limits = IndexMap::with_capacity(headers.iter().filter(told).count());
+    limits.extend(
+        headers
+            .iter()
+            .filter(told)
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))),
+    );
+    limits
 }
 
 /// The provider's word on trying again: `x-should-retry: true | false`.
@@ -105,7 +64,7 @@ pub fn excerpt(body: &[u8]) -> String {
     if body.len() <= BODY_EXCERPT {
         return String::from_utf8_lossy(body).into_owned();
     }
-    let mut end = BODY_EXCERPT;
+    let mut end = BODY_EXCERPT - '…'.len_utf8();
     while end > 0 && body[end] & 0xC0 == 0x80 {
         end -= 1;
     }
@@ -157,7 +116,7 @@ pub fn http_error(
             model: (!model.is_empty()).then(|| model.to_owned()),
             status_code: Some(status),
             request_id: request_id(headers),
-            retry_after: retry_after(headers, SystemTime::now()),
+            retry_after: again::retry_after(status, headers, SystemTime::now()),
             retryable: Some(retryable),
             code: facts.code,
             param: facts.param,
@@ -180,20 +139,6 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_in_all_forms() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777); // 1994-11-06 08:49:37
-        let read = |pairs: &[(&'static str, &str)]| retry_after(&headers(pairs), now);
-        assert_eq!(read(&[("retry-after", "2")]), Some(2.0));
-        assert_eq!(read(&[("retry-after", "0.25")]), Some(0.25));
-        assert_eq!(read(&[("retry-after", "5"), ("retry-after-ms", "1500")]), Some(1.5));
-        assert_eq!(read(&[("retry-after", "Sun, 06 Nov 1994 08:49:40 GMT")]), Some(3.0));
-        assert_eq!(read(&[("retry-after", "Sun, 06 Nov 1994 08:49:30 GMT")]), Some(0.0));
-        for nonsense in ["-1", "NaN", "inf", "soon", "Sun, 99 Nov 1994 08:49:30 GMT", ""] {
-            assert_eq!(read(&[("retry-after", nonsense)]), None, "{nonsense}");
-        }
-    }
-
-    #[test]
     fn the_providers_word_wins() {
         let error = |status, pairs: &[(&'static str, &str)]| {
             http_error("p", "m", status, &headers(pairs), b"{}", ErrorFacts::default()).is_retryable()
@@ -208,6 +153,6 @@ mod tests {
     fn excerpts_are_cut_at_a_character() {
         let body = "ä".repeat(4000);
         let cut = excerpt(body.as_bytes());
-        assert!(cut.ends_with('…') && cut.len() <= BODY_EXCERPT + 3);
+        assert!(cut.ends_with('…') && cut.len() <= BODY_EXCERPT);
     }
 }

@@ -1,5 +1,6 @@
 //! Pure codecs, one file per wire format: no I/O, so recordings test them and fuzzers reach them.
 
+pub mod again;
 pub mod anthropic;
 pub mod headers;
 pub mod openai_chat;
@@ -52,6 +53,9 @@ pub struct WireRequest {
     pub body: Vec<u8>,
     /// What was changed or left out, with the caller's leave.
     pub adjustments: Vec<Adjustment>,
+    /// Whether the request makes or changes something at the provider beyond its answer. Such a request is never sent
+    /// twice.
+    pub creates: bool,
 }
 
 /// One unit of a streamed answer, as the transport cut it.

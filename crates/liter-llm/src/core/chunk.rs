@@ -12,7 +12,7 @@ use super::response::{Adjustment, Attempt, FinishReason, Timing, Usage};
 #[non_exhaustive]
 pub enum Delta {
     /// A new block begins as this (often empty); a block that came whole is all there.
-    Start(Block),
+    Start(Box<Block>),
     /// More text of a text or refusal block.
     Text(String),
     /// More reasoning.
@@ -24,7 +24,7 @@ pub enum Delta {
     /// One citation of a text block.
     Citation(RawJson),
     /// The block in its final form: replaces what was there.
-    Replace(Block),
+    Replace(Box<Block>),
 }
 
 /// Facts about the whole answer, as they become known.
@@ -61,12 +61,17 @@ pub struct Facts {
     /// When things happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<Timing>,
+    /// Whether the answer comes from the response cache.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
     /// Vendor fields of the answer; a later value replaces an earlier one.
     #[serde(skip_serializing_if = "Extra::is_empty")]
     pub extra: Extra,
 }
 
 /// One piece of a streamed answer.
+///
+/// Most are a few words of text and are moved often on their way, so what few of them carry is boxed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LlmChunk {
     /// Which content block `delta` belongs to, counted from 0; `None` continues the last block of its kind.
@@ -78,7 +83,7 @@ pub struct LlmChunk {
     /// The vendor's own word for it.
     pub raw_finish_reason: Option<String>,
     /// What was consumed; the last one counts.
-    pub usage: Option<Usage>,
+    pub usage: Option<Box<Usage>>,
     /// Facts about the whole answer.
     pub facts: Option<Box<Facts>>,
 }
@@ -105,7 +110,7 @@ impl LlmChunk {
     /// A chunk with the usage.
     #[must_use]
     pub fn usage(usage: Usage) -> Self {
-        Self { usage: Some(usage), ..Self::default() }
+        Self { usage: Some(Box::new(usage)), ..Self::default() }
     }
 
     /// A chunk of facts about the whole answer.
@@ -159,16 +164,16 @@ impl<'de> Deserialize<'de> for LlmChunk {
         #[serde(deny_unknown_fields)]
         struct Border {
             index: Option<u32>,
-            start: Option<Block>,
+            start: Option<Box<Block>>,
             text: Option<String>,
             reasoning: Option<String>,
             arguments: Option<String>,
             signature: Option<String>,
             citation: Option<RawJson>,
-            replace: Option<Block>,
+            replace: Option<Box<Block>>,
             finish_reason: Option<FinishReason>,
             raw_finish_reason: Option<String>,
-            usage: Option<Usage>,
+            usage: Option<Box<Usage>>,
             facts: Option<Box<Facts>>,
         }
         let border = Border::deserialize(deserializer)?;

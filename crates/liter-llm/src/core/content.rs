@@ -310,6 +310,11 @@ impl Message {
         shapes::message(json)
     }
 
+    /// The form it came in and its JSON, while it is unchanged.
+    pub(crate) fn as_written(&self) -> Option<(&'static str, &RawJson)> {
+        self.native.as_ref().map(|(shape, json)| (*shape, json))
+    }
+
     /// Who speaks.
     #[must_use]
     pub const fn role(&self) -> Role {
@@ -384,7 +389,7 @@ impl Message {
 fn is_easy_input(json: &RawJson) -> bool {
     super::json::fields(json.get()).is_ok_and(|map| {
         map.get("content").is_some_and(|content| content.get().starts_with('"'))
-            && map.keys().all(|name| matches!(name.as_str(), "role" | "content" | "phase"))
+            && map.keys().all(|name| matches!(name, "role" | "content" | "phase"))
     })
 }
 

@@ -151,13 +151,13 @@ impl fmt::Display for ErrorKind {
 pub enum FailurePhase {
     /// The host's name could not be resolved.
     Dns,
-    /// The host refused the connection or could not be reached.
+    /// The host refused the connection, broke it while it was being made, or could not be reached.
     Refused,
     /// The TLS handshake failed: certificate, host name or protocol.
     Tls,
     /// The proxy refused or broke the connection.
     Proxy,
-    /// The connection broke after it was made.
+    /// The connection broke after it was made: the request may have reached the host.
     Reset,
     /// The limit for making the connection ran out.
     Connect,
@@ -217,6 +217,9 @@ pub struct ErrorDetail {
     /// The texts of the underlying errors, outermost first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub causes: Vec<String>,
+    /// The connection that broke had been used before: the host may have closed it while it was idle.
+    #[serde(skip)]
+    pub reused_connection: bool,
     /// The underlying error.
     #[serde(skip)]
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
@@ -328,6 +331,7 @@ impl LlmError {
             attempts: Vec::new(),
             partial: None,
             causes: Vec::new(),
+            reused_connection: false,
             source: None,
         };
         self.detail.as_deref().unwrap_or(&EMPTY)
@@ -339,6 +343,37 @@ impl LlmError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.detail().retryable.unwrap_or(self.kind.is_transient())
+    }
+
+    /// Whether the request certainly never reached the provider: refused here, or no connection was made.
+    #[must_use]
+    pub fn was_never_sent(&self) -> bool {
+        let detail = self.detail();
+        let unconnected = matches!(
+            detail.phase,
+            Some(
+                FailurePhase::Dns
+                    | FailurePhase::Refused
+                    | FailurePhase::Tls
+                    | FailurePhase::Proxy
+                    | FailurePhase::Connect
+            )
+        );
+        detail.before_send || (unconnected && detail.status_code.is_none())
+    }
+
+    /// Whether the request may have reached the provider and no byte of an answer has come: the connection broke, or
+    /// the limit for the first byte ran out.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        let detail = self.detail();
+        let phase = (self.kind, detail.phase);
+        detail.status_code.is_none()
+            && matches!(
+                phase,
+                (ErrorKind::Connection, Some(FailurePhase::Reset))
+                    | (ErrorKind::Timeout, Some(FailurePhase::FirstByte))
+            )
     }
 
     /// How long the provider asks to wait before another try.

@@ -33,11 +33,33 @@ impl Folder {
             self.answer.raw_finish_reason.clone_from(&chunk.raw_finish_reason);
         }
         if let Some(usage) = &chunk.usage {
-            self.answer.usage = Some(usage.clone());
+            self.answer.usage = Some((**usage).clone());
         }
         if let Some(facts) = &chunk.facts {
-            self.learn(facts);
+            self.learn((**facts).clone());
         }
+    }
+
+    /// Adds a chunk that nobody else needs: its texts are moved, not copied.
+    pub fn take(&mut self, mut chunk: LlmChunk) {
+        if let Some(usage) = chunk.usage.take() {
+            self.answer.usage = Some(*usage);
+        }
+        if let Some(facts) = chunk.facts.take() {
+            self.learn(*facts);
+        }
+        if chunk.index.is_some_and(|index| self.blocks.iter().all(|(known, ..)| *known != index))
+            && let (Some(index), Some(Delta::Text(text))) = (chunk.index, &mut chunk.delta)
+        {
+            self.blocks.push((index, Block::text(std::mem::take(text)), Vec::new()));
+            self.current = Some(self.blocks.len() - 1);
+            chunk.delta = None;
+        }
+        if let Some(reason) = chunk.finish_reason.take() {
+            self.answer.finish_reason = reason;
+            self.answer.raw_finish_reason = chunk.raw_finish_reason.take();
+        }
+        self.push(&chunk);
     }
 
     /// The whole answer.
@@ -83,37 +105,42 @@ impl Folder {
         }
     }
 
-    fn learn(&mut self, facts: &Facts) {
+    fn learn(&mut self, facts: Facts) {
         let answer = &mut self.answer;
-        if let Some(id) = &facts.id {
-            answer.id.clone_from(id);
+        if let Some(id) = facts.id {
+            answer.id = id;
         }
-        if let Some(model) = &facts.model {
-            answer.model.clone_from(model);
+        if let Some(model) = facts.model {
+            answer.model = model;
         }
-        if let Some(provider) = &facts.provider {
-            answer.provider.clone_from(provider);
+        if let Some(provider) = facts.provider {
+            answer.provider = provider;
         }
         if facts.request_id.is_some() {
-            answer.request_id.clone_from(&facts.request_id);
+            answer.request_id = facts.request_id;
         }
         if !facts.rate_limits.is_empty() {
-            answer.rate_limits.clone_from(&facts.rate_limits);
+            answer.rate_limits = facts.rate_limits;
         }
         if facts.service_tier.is_some() {
-            answer.service_tier.clone_from(&facts.service_tier);
+            answer.service_tier = facts.service_tier;
         }
-        if let Some(logprobs) = &facts.logprobs {
-            self.logprobs.push(logprobs.clone());
+        if let Some(logprobs) = facts.logprobs {
+            self.logprobs.push(logprobs);
         }
-        answer.adjustments.extend(facts.adjustments.iter().cloned());
+        answer.adjustments.extend(facts.adjustments);
         if !facts.attempts.is_empty() {
-            answer.attempts.clone_from(&facts.attempts);
+            answer.attempts = facts.attempts;
         }
         if facts.timing.is_some() {
             answer.timing = facts.timing;
         }
-        answer.extra.extend(facts.extra.iter().map(|(name, value)| (name.clone(), value.clone())));
+        answer.cached |= facts.cached;
+        if answer.extra.is_empty() {
+            answer.extra = facts.extra;
+        } else {
+            answer.extra.extend(facts.extra);
+        }
     }
 
     fn apply(&mut self, index: Option<u32>, delta: &Delta) {
@@ -122,14 +149,14 @@ impl Folder {
                 let index = index.unwrap_or_else(|| self.next_index());
                 match self.blocks.iter().position(|(at, ..)| *at == index) {
                     Some(place) => {
-                        self.blocks[place].1 = block.clone();
+                        self.blocks[place].1.clone_from(block);
                         if matches!(delta, Delta::Replace(_)) {
                             self.blocks[place].2.clear();
                         }
                         self.current = Some(place);
                     }
                     None => {
-                        self.blocks.push((index, block.clone(), Vec::new()));
+                        self.blocks.push((index, (**block).clone(), Vec::new()));
                         self.current = Some(self.blocks.len() - 1);
                     }
                 }
@@ -237,6 +264,7 @@ pub fn unfold(response: &LlmResponse) -> Vec<LlmChunk> {
         adjustments: response.adjustments.clone(),
         attempts: response.attempts.clone(),
         timing: response.timing,
+        cached: response.cached,
         extra: response.extra.clone(),
     })];
     for (index, block) in (0_u32..).zip(response.message.content()) {
@@ -246,11 +274,11 @@ pub fn unfold(response: &LlmResponse) -> Vec<LlmChunk> {
             {
                 LlmChunk::delta(index, Delta::Text(text.clone()))
             }
-            _ => LlmChunk::delta(index, Delta::Start(block.clone())),
+            _ => LlmChunk::delta(index, Delta::Start(Box::new(block.clone()))),
         });
     }
     let mut last = LlmChunk::finish(response.finish_reason, response.raw_finish_reason.clone());
-    last.usage.clone_from(&response.usage);
+    last.usage = response.usage.clone().map(Box::new);
     chunks.push(last);
     chunks
 }
@@ -284,6 +312,26 @@ mod tests {
     }
 
     #[test]
+    fn taking_chunks_gives_what_pushing_them_gives() {
+        let mut extra = crate::core::json::Extra::new();
+        extra.insert("seen".to_owned(), RawJson::from("yes"));
+        let facts = Facts { id: Some("r".into()), extra, ..Facts::default() };
+        let chunks = [
+            LlmChunk::facts(facts),
+            LlmChunk::delta(0, Delta::Text("a".into())),
+            LlmChunk::delta(0, Delta::Text("b".into())),
+            LlmChunk::delta(1, Delta::Arguments("{}".into())),
+            LlmChunk::finish(FinishReason::Stop, Some("stop".into())),
+            LlmChunk::usage(Usage { input_tokens: 3, ..Usage::default() }),
+        ];
+        let mut folder = Folder::new();
+        chunks.iter().cloned().for_each(|chunk| folder.take(chunk));
+        let taken = folder.finish();
+        assert_eq!(taken, fold(&chunks));
+        assert_eq!((taken.text().as_str(), taken.extra.len()), ("ab", 1));
+    }
+
+    #[test]
     fn deltas_without_a_number_continue_the_last_block_of_their_kind() {
         let answer = fold(&[
             LlmChunk { delta: Some(Delta::Reasoning("a".into())), ..LlmChunk::default() },
@@ -296,7 +344,7 @@ mod tests {
     #[test]
     fn interleaved_blocks_keep_their_place() {
         let answer = fold(&[
-            LlmChunk::delta(1, Delta::Start(Block::tool_call("x", "f", ""))),
+            LlmChunk::delta(1, Delta::Start(Box::new(Block::tool_call("x", "f", "")))),
             LlmChunk::delta(0, Delta::Text("t".into())),
             LlmChunk::delta(1, Delta::Arguments("{}".into())),
         ]);

@@ -111,10 +111,7 @@ impl<'de> Deserialize<'de> for RawJson {
 /// Named JSON values in the order they were written: vendor fields without a home of their own.
 pub type Extra = IndexMap<String, RawJson>;
 
-/// A JSON object's fields, borrowed, in order: how adapters read objects whose unknown fields must survive.
-///
-/// `#[serde(flatten)]` cannot be used for this: it buffers values in a form in which raw JSON is lost.
-pub type Fields<'a> = IndexMap<String, &'a RawValue>;
+pub use super::fields::Fields;
 
 /// Reads a JSON object into its [`Fields`].
 ///
@@ -160,6 +157,44 @@ pub fn take_text(fields: &mut Fields<'_>, name: &str) -> Option<String> {
     }
 }
 
+/// The deepest nesting of arrays and objects in what is sent and received: what the JSON parser itself follows.
+pub const MAX_NESTING: usize = 128;
+
+/// Whether arrays and objects stand in each other more than [`MAX_NESTING`] deep. The bytes need not be JSON.
+///
+/// Values that are only carried along are not followed by the parser; whoever reads them later may run out of stack.
+#[must_use]
+pub fn nests_too_deep(json: &[u8]) -> bool {
+    // Most texts hold fewer brackets than that in all, and counting them is many times faster than following them.
+    if json.len() <= MAX_NESTING || memchr::memchr2_iter(b'{', b'[', json).nth(MAX_NESTING).is_none() {
+        return false;
+    }
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = json.get(at) {
+        at += 1;
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > MAX_NESTING {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                while let Some(found) = memchr::memchr2(b'"', b'\\', json.get(at..).unwrap_or_default()) {
+                    let escape = json.get(at + found) == Some(&b'\\');
+                    at += found + 1 + usize::from(escape);
+                    if !escape {
+                        break;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -170,6 +205,22 @@ mod tests {
         let text = r#"{"z":1.0,"a":12345678901234567890123,"b":1e10}"#;
         let read = fields(text).unwrap();
         assert_eq!(serde_json::to_string(&leftover(read)).unwrap(), text);
+    }
+
+    #[test]
+    fn depth_is_counted_outside_strings() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(
+            !nests_too_deep(nested(MAX_NESTING).as_bytes())
+                && nests_too_deep(nested(MAX_NESTING + 1).as_bytes())
+        );
+        let beside = format!("[{}1]", "[],{},".repeat(1000));
+        assert!(!nests_too_deep(beside.as_bytes()));
+        let quoted = format!(r#"{{"a":"{}\"{}\\\\","b":{}}}"#, "[".repeat(500), "{".repeat(500), nested(100));
+        assert!(!nests_too_deep(quoted.as_bytes()), "{quoted}");
+        let behind = format!(r#"{{"a":"\\","b":{}}}"#, nested(200));
+        assert!(nests_too_deep(behind.as_bytes()));
+        assert!(nests_too_deep(&[b'{'; 100_000]));
     }
 
     #[test]

@@ -22,6 +22,24 @@ pub struct Operation {
     pub name: String,
     /// Its arguments.
     pub body: RawJson,
+    /// Whether it makes or changes something at the provider; such a call is never sent twice.
+    pub creates: bool,
+}
+
+impl Operation {
+    /// An operation that counts as making something at the provider, unless it is said to be
+    /// [`repeatable`](Self::repeatable).
+    #[must_use]
+    pub fn new(name: impl Into<String>, body: RawJson) -> Self {
+        Self { name: name.into(), body, creates: true }
+    }
+
+    /// States that carrying it out twice does no harm, so that it may be sent again after a failure.
+    #[must_use]
+    pub fn repeatable(mut self) -> Self {
+        self.creates = false;
+        self
+    }
 }
 
 /// Everything that can answer: an endpoint, a layer around one, a router, a test double, a provider of your own.

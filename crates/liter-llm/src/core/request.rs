@@ -78,6 +78,12 @@ pub struct RequestBody {
     pub on_unsupported: OnUnsupported,
     /// The limit for the whole call in seconds; beats the deployment's own.
     pub timeout: Option<f64>,
+    /// Repeats after a failure that may pass; beats the deployment's own. Not sent.
+    pub max_retries: Option<u32>,
+    /// Whose call this is: cached and shared answers never cross from one tenant to another. Not sent.
+    pub tenant: Option<String>,
+    /// `false` keeps this call away from the response cache. Not sent.
+    pub cache: Option<bool>,
     /// More HTTP headers for this call.
     pub headers: Vec<(String, String)>,
     /// Vendor fields, put into the body as they are.
@@ -197,6 +203,12 @@ impl LlmRequest {
         with_reasoning_budget: reasoning_budget = u64;
         /// Sets the limit for the whole call, in seconds.
         with_timeout: timeout = f64;
+        /// Sets how often a failed call is sent again.
+        with_max_retries: max_retries = u32;
+        /// Sets whose call this is, for the response cache.
+        with_tenant: tenant = &str;
+        /// Lets the response cache answer, or not.
+        with_cache: cache = bool;
     }
 
     /// Reads a request from its border form (`docs/wire.md`). Unknown fields are refused with the nearest name.
@@ -269,6 +281,24 @@ pub fn check_header(name: &str, value: &str) -> Result<(), LlmError> {
     Ok(())
 }
 
+/// What a JSON error says, without the place, which is one inside the field and means nothing to the caller.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    [
+        ("u64", "a whole number of at least 0"),
+        ("u32", "a whole number of at least 0"),
+        ("i64", "a whole number"),
+        ("f64", "a number"),
+        ("a sequence", "a list"),
+        ("a boolean", "true or false"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (rust, plain)| {
+        text.replace(&format!("expected {rust}"), &format!("expected {plain}"))
+    })
+}
+
 fn bad(field: &str, message: impl std::fmt::Display) -> LlmError {
     LlmError::invalid(field, format!("`{field}`: {message}"))
 }
@@ -302,6 +332,9 @@ pub const FIELD_NAMES: &[&str] = &[
     "previous_response_id",
     "on_unsupported",
     "timeout",
+    "max_retries",
+    "tenant",
+    "cache",
     "headers",
     "extra",
 ];
@@ -309,7 +342,7 @@ pub const FIELD_NAMES: &[&str] = &[
 impl RequestBody {
     fn read(mut map: Fields<'_>) -> Result<Self, LlmError> {
         fn get<'a, T: Deserialize<'a>>(map: &mut Fields<'a>, name: &str) -> Result<Option<T>, LlmError> {
-            take(map, name).map_err(|error| bad(name, error))
+            take(map, name).map_err(|error| bad(name, plain(&error)))
         }
         let mut body = Self {
             model: get(&mut map, "model")?,
@@ -332,6 +365,9 @@ impl RequestBody {
             previous_response_id: get(&mut map, "previous_response_id")?,
             on_unsupported: get(&mut map, "on_unsupported")?.unwrap_or_default(),
             timeout: get(&mut map, "timeout")?,
+            max_retries: get(&mut map, "max_retries")?,
+            tenant: get(&mut map, "tenant")?,
+            cache: get(&mut map, "cache")?,
             extra: get(&mut map, "extra")?.unwrap_or_default(),
             ..Self::default()
         };
@@ -460,7 +496,10 @@ impl Serialize for LlmRequest {
             metadata,
             service_tier,
             previous_response_id,
-            timeout
+            timeout,
+            max_retries,
+            tenant,
+            cache
         );
         if self.on_unsupported != OnUnsupported::Error {
             map.serialize_entry("on_unsupported", &self.on_unsupported)?;

@@ -92,10 +92,13 @@ pub struct Attempt {
     pub reason: Option<String>,
 }
 
-/// When things happened, in seconds since the call began.
+/// When things happened, in seconds since the request that was answered was sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timing {
+    /// How long it waited in line for the deployment's limits before that; `None` when there was no line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued: Option<f64>,
     /// When the answer's headers were there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_byte: Option<f64>,
@@ -147,6 +150,9 @@ pub struct LlmResponse {
     /// When things happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<Timing>,
+    /// Whether the answer comes from the response cache or from an identical call that was in flight.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
     /// Vendor fields without a typed home.
     #[serde(skip_serializing_if = "Extra::is_empty")]
     pub extra: Extra,
@@ -172,6 +178,7 @@ impl Default for LlmResponse {
             adjustments: Vec::new(),
             attempts: Vec::new(),
             timing: None,
+            cached: false,
             extra: Extra::new(),
             raw: Bytes::new(),
         }

@@ -108,6 +108,11 @@ impl Tool {
         matches!(self.native, Some((None, _)))
     }
 
+    /// The form it came in (empty: a vendor's own) and its JSON.
+    pub(crate) fn as_written(&self) -> Option<(&'static str, &RawJson)> {
+        self.native.as_ref().map(|(shape, json)| (shape.unwrap_or_default(), json))
+    }
+
     /// The tool's JSON as the caller wrote it, when it can go to `wire` as it stands.
     #[must_use]
     pub fn verbatim_for(&self, wire: &str) -> Option<&RawJson> {

@@ -1,4 +1,4 @@
-//! Trying again: the one loop that repeats a call.
+//! The layer that repeats calls: it runs the one retry loop around its provider.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,9 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 
+use super::deadline::Deadline;
+use super::quota::RetryQuota;
+use super::retry::{Outcome, RetryOptions, RetryPlan};
 use crate::core::chunk::{Facts, LlmChunk};
 use crate::core::error::LlmError;
 use crate::core::json::RawJson;
@@ -14,121 +17,67 @@ use crate::core::provider::{ChunkStream, LlmProvider, Operation};
 use crate::core::request::LlmRequest;
 use crate::core::response::{Attempt, LlmResponse};
 
-/// How often and how patiently a call is repeated.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RetryOptions {
-    /// Repeats after the first try; 3.
-    pub max_retries: u32,
-    /// The upper bound of the first wait; doubles with each repeat; 0.5 s.
-    pub base: Duration,
-    /// The upper bound of every wait; 8 s.
-    pub cap: Duration,
-    /// The longest `Retry-After` that is waited for; 60 s. A longer one fails the call at once.
-    pub longest_retry_after: Duration,
-}
-
-impl Default for RetryOptions {
-    fn default() -> Self {
-        Self {
-            max_retries: 3,
-            base: Duration::from_millis(500),
-            cap: Duration::from_secs(8),
-            longest_retry_after: Duration::from_secs(60),
-        }
-    }
-}
-
-impl RetryOptions {
-    /// How long to wait before repeat number `repeat` (from 0) after `error`; `None` when it must not be repeated.
-    ///
-    /// The wait is drawn between zero and the bound (full jitter), on top of what the provider asked for.
-    #[must_use]
-    pub fn wait(&self, repeat: u32, error: &LlmError, fraction: f64) -> Option<Duration> {
-        if repeat >= self.max_retries || !error.is_retryable() {
-            return None;
-        }
-        match error.retry_after() {
-            Some(asked) if asked > self.longest_retry_after => None,
-            // A little more than asked for, so that clients told the same do not come back in the same instant.
-            Some(asked) => Some(asked + self.base.mul_f64(0.1 * fraction)),
-            None => {
-                let bound = self.base.saturating_mul(2_u32.saturating_pow(repeat)).min(self.cap);
-                Some(bound.mul_f64(fraction))
-            }
-        }
-    }
-}
-
-/// A number in 0..1 from the operating system's entropy.
-fn random_fraction() -> f64 {
-    let mut bytes = [0_u8; 4];
-    // Without entropy the longest wait is the safe one.
-    if getrandom::fill(&mut bytes).is_err() {
-        return 1.0;
-    }
-    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
-}
-
-/// Repeats calls that failed in a way that may pass.
+/// Repeats calls that failed in a way that may pass, within the one limit for the whole call.
 pub struct Attempts {
     inner: Arc<dyn LlmProvider>,
     options: RetryOptions,
+    limit: Duration,
+    quota: Arc<RetryQuota>,
 }
 
 impl Attempts {
-    /// Wraps a provider.
+    /// Wraps a provider. A request's own `max_retries` and `timeout` beat `options` and `limit`.
     #[must_use]
-    pub fn new(inner: Arc<dyn LlmProvider>, options: RetryOptions) -> Self {
-        Self { inner, options }
+    pub fn new(inner: Arc<dyn LlmProvider>, options: RetryOptions, limit: Duration) -> Self {
+        Self { inner, options, limit, quota: Arc::new(RetryQuota::new()) }
+    }
+
+    /// The quota the calls share.
+    #[must_use]
+    pub fn quota(&self) -> &Arc<RetryQuota> {
+        &self.quota
+    }
+
+    fn plan(&self, max_retries: Option<u32>, timeout: Option<f64>) -> RetryPlan {
+        let limit = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        RetryPlan {
+            options: self.options.with_max_retries(max_retries.unwrap_or(self.options.max_retries)),
+            quota: Some(Arc::clone(&self.quota)),
+            deadline: Deadline::after(limit.unwrap_or(self.limit)),
+        }
     }
 
     async fn repeat<'a, T>(
         &'a self,
         request: &LlmRequest,
         call: impl Fn(&'a dyn LlmProvider, LlmRequest) -> BoxFuture<'a, Result<T, LlmError>>,
-    ) -> Result<(T, Vec<Attempt>), LlmError> {
-        let mut before: Vec<Attempt> = Vec::new();
-        let mut waited: Option<Duration> = None;
-        for repeat in 0_u32.. {
-            match call(&*self.inner, request.clone()).await {
-                Ok(answer) => return Ok((answer, mark(before, waited))),
-                Err(error) => {
-                    let mut attempts = error.detail().attempts.clone();
-                    if let (Some(first), Some(waited)) = (attempts.first_mut(), waited) {
-                        first.wait = Some(waited.as_secs_f64());
-                    }
-                    before.append(&mut attempts);
-                    let Some(wait) = self.options.wait(repeat, &error, random_fraction()) else {
-                        return Err(error.with(|detail| detail.attempts = before));
-                    };
-                    if let Some(last) = before.last_mut() {
-                        last.reason = Some(format!("retried after {}", error.kind()));
-                    }
-                    tokio::time::sleep(wait).await;
-                    waited = Some(wait);
+    ) -> Result<Outcome<T>, LlmError> {
+        let plan = self.plan(request.max_retries, request.timeout);
+        plan.run(|| call(&*self.inner, request.clone())).await.map_err(|error| {
+            error.with(|detail| {
+                detail.provider.get_or_insert_with(|| self.inner.name().to_owned());
+                if detail.model.is_none() {
+                    detail.model.clone_from(&request.model);
                 }
-            }
+            })
+        })
+    }
+
+    /// Puts the earlier attempts before those of the answer.
+    fn join(&self, mut before: Vec<Attempt>, waited: Option<Duration>, own: &mut Vec<Attempt>) {
+        if before.is_empty() && waited.is_none() {
+            return;
         }
-        Err(LlmError::Timeout)
+        if own.is_empty() {
+            // A provider that keeps no record.
+            own.push(Attempt { deployment: self.inner.name().to_owned(), ..Attempt::default() });
+        }
+        if let Some(first) = own.first_mut() {
+            first.wait = waited.map(|wait| wait.as_secs_f64());
+        }
+        before.append(own);
+        *own = before;
     }
-}
-
-/// The earlier attempts, followed by a mark of how long the successful one was waited for.
-fn mark(mut before: Vec<Attempt>, waited: Option<Duration>) -> Vec<Attempt> {
-    if let Some(waited) = waited {
-        before.push(Attempt { wait: Some(waited.as_secs_f64()), ..Attempt::default() });
-    }
-    before
-}
-
-/// Puts the earlier attempts before those of the answer.
-fn join(mut before: Vec<Attempt>, own: &mut Vec<Attempt>) {
-    let Some(marker) = before.pop() else { return };
-    if let Some(first) = own.first_mut() {
-        first.wait = marker.wait;
-    }
-    before.append(own);
-    *own = before;
 }
 
 #[async_trait]
@@ -138,25 +87,34 @@ impl LlmProvider for Attempts {
     }
 
     async fn generate(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
-        let (mut answer, before) = self.repeat(&request, |inner, request| inner.generate(request)).await?;
-        join(before, &mut answer.attempts);
+        let Outcome { value: mut answer, before, waited } =
+            self.repeat(&request, |inner, request| inner.generate(request)).await?;
+        self.join(before, waited, &mut answer.attempts);
         Ok(answer)
     }
 
     async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
         // Only failures before the stream is handed over are repeated; a delivered chunk is never replayed.
-        let (stream, before) = self.repeat(&request, |inner, request| inner.stream(request)).await?;
-        if before.is_empty() {
+        let Outcome { value: stream, before, waited } =
+            self.repeat(&request, |inner, request| inner.stream(request)).await?;
+        if before.is_empty() && waited.is_none() {
             return Ok(stream);
         }
-        let mut before = Some(before);
+        let mut facts = Facts::default();
+        self.join(before, waited, &mut facts.attempts);
+        let Some(mine) = facts.attempts.pop() else { return Ok(stream) };
+        let mut before = Some((facts.attempts, mine));
         Ok(Box::pin(stream.map(move |item| {
             item.map(|mut chunk: LlmChunk| {
                 if let Some(Facts { attempts, .. }) = chunk.facts.as_deref_mut()
                     && !attempts.is_empty()
-                    && let Some(before) = before.take()
+                    && let Some((mut earlier, mine)) = before.take()
                 {
-                    join(before, attempts);
+                    if let Some(first) = attempts.first_mut() {
+                        first.wait = mine.wait;
+                    }
+                    earlier.append(attempts);
+                    *attempts = earlier;
                 }
                 chunk
             })
@@ -164,7 +122,17 @@ impl LlmProvider for Attempts {
     }
 
     async fn operate(&self, operation: Operation) -> Result<RawJson, LlmError> {
-        self.inner.operate(operation).await
+        let plan = self.plan(None, None);
+        let creates = operation.creates;
+        let once = |error: LlmError| match creates && !error.was_never_sent() {
+            true => error.with(|detail| detail.retryable = Some(false)),
+            false => error,
+        };
+        let call = || {
+            let work = self.inner.operate(operation.clone());
+            async move { work.await.map_err(once) }
+        };
+        plan.run(call).await.map(|outcome| outcome.value)
     }
 }
 
@@ -174,7 +142,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::core::error::ErrorKind;
+    use crate::core::error::{ErrorKind, FailurePhase};
 
     struct Script(Mutex<Vec<Result<LlmResponse, LlmError>>>);
 
@@ -195,7 +163,7 @@ mod tests {
 
     fn layer(answers: Vec<Result<LlmResponse, LlmError>>) -> Attempts {
         let options = RetryOptions { base: Duration::from_millis(1), ..RetryOptions::default() };
-        Attempts::new(Arc::new(Script(Mutex::new(answers))), options)
+        Attempts::new(Arc::new(Script(Mutex::new(answers))), options, Duration::from_secs(10))
     }
 
     #[tokio::test]
@@ -209,6 +177,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_wait_before_the_first_send_is_told() {
+        let cooling = || {
+            Err(LlmError::new(ErrorKind::RateLimited, "cools down").with(|detail| {
+                detail.before_send = true;
+                detail.retry_after = Some(0.02);
+            }))
+        };
+        let ok = LlmResponse { attempts: vec![Attempt::default()], ..LlmResponse::default() };
+        let answer = layer(vec![cooling(), cooling(), Ok(ok)]).generate(LlmRequest::new()).await.unwrap();
+        assert_eq!(answer.attempts.len(), 1);
+        assert!(answer.attempts[0].wait.unwrap() >= 0.04);
+    }
+
+    #[tokio::test]
     async fn the_callers_mistakes_are_not() {
         let error = layer(vec![Err(failure(ErrorKind::InvalidRequest))])
             .generate(LlmRequest::new())
@@ -217,15 +199,52 @@ mod tests {
         assert_eq!(error.detail().attempts.len(), 1);
     }
 
-    #[test]
-    fn waits_are_bounded_and_obey_the_provider() {
-        let options = RetryOptions::default();
-        let error = failure(ErrorKind::RateLimited);
-        assert_eq!(options.wait(0, &error, 1.0), Some(Duration::from_millis(500)));
-        assert_eq!(options.wait(2, &error, 0.5), Some(Duration::from_secs(1)));
-        assert_eq!(options.wait(3, &error, 0.5), None);
-        let asked = |seconds| error.clone().with(|detail| detail.retry_after = Some(seconds));
-        assert!(options.wait(0, &asked(2.0), 0.0).unwrap() >= Duration::from_secs(2));
-        assert_eq!(options.wait(0, &asked(61.0), 0.0), None);
+    #[tokio::test]
+    async fn a_request_says_how_often() {
+        let answers = || vec![Err(failure(ErrorKind::Overloaded)), Err(failure(ErrorKind::Overloaded))];
+        let error = layer(answers()).generate(LlmRequest::new().with_max_retries(0)).await.unwrap_err();
+        assert_eq!(error.detail().attempts.len(), 1);
+        let error = layer(answers()).generate(LlmRequest::new().with_max_retries(1)).await.unwrap_err();
+        assert_eq!(error.detail().attempts.len(), 2);
+    }
+
+    struct Maker(Mutex<Vec<LlmError>>);
+
+    #[async_trait]
+    impl LlmProvider for Maker {
+        fn name(&self) -> &str {
+            "maker"
+        }
+
+        async fn generate(&self, _: LlmRequest) -> Result<LlmResponse, LlmError> {
+            Err(LlmError::Timeout)
+        }
+
+        async fn operate(&self, _: Operation) -> Result<RawJson, LlmError> {
+            match self.0.lock().unwrap().pop() {
+                Some(error) => Err(error),
+                None => Ok(RawJson::from("made")),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_creates_is_sent_once() {
+        let options = RetryOptions { base: Duration::from_millis(1), ..RetryOptions::default() };
+        let run = async |error: LlmError, operation: Operation| {
+            let maker = Arc::new(Maker(Mutex::new(vec![error])));
+            let provider: Arc<dyn LlmProvider> = Arc::clone(&maker) as Arc<dyn LlmProvider>;
+            Attempts::new(provider, options, Duration::from_secs(10)).operate(operation).await
+        };
+        let body = || RawJson::from("x");
+        let refused =
+            || failure(ErrorKind::Connection).with(|detail| detail.phase = Some(FailurePhase::Refused));
+        for kind in [ErrorKind::Overloaded, ErrorKind::Connection, ErrorKind::RateLimited] {
+            let error = run(failure(kind), Operation::new("files", body())).await.unwrap_err();
+            assert!(!error.is_retryable() && error.detail().attempts.len() == 1);
+            run(failure(kind), Operation::new("embeddings", body()).repeatable()).await.unwrap();
+        }
+        // What was never sent may be sent.
+        run(refused(), Operation::new("files", body())).await.unwrap();
     }
 }

@@ -1,71 +1,58 @@
-//! The one limit over a whole call: queueing, attempts and waits. A stream is under it until its first chunk; after
-//! that the limit on silence between chunks rules, so that a slow but live stream is not cut.
+//! The one limit over a whole call: queueing, attempts, waits and fallbacks. The retry loop holds it, so that it knows
+//! what still fits. A stream is under it until its first chunk; after that the limit on silence between chunks rules,
+//! so that a slow but live stream is not cut.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::core::error::{ErrorKind, FailurePhase, LlmError};
-use crate::core::json::RawJson;
-use crate::core::provider::{ChunkStream, LlmProvider, Operation};
-use crate::core::request::LlmRequest;
-use crate::core::response::LlmResponse;
+use crate::core::response::Attempt;
 
-/// Ends a call that takes too long.
-pub struct Deadline {
-    inner: Arc<dyn LlmProvider>,
-    limit: Duration,
+/// When a call must have ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Deadline {
+    at: Option<Instant>,
+    limit: Option<Duration>,
 }
 
 impl Deadline {
-    /// Wraps a provider; a request's own `timeout` beats `limit`.
-    #[must_use]
-    pub fn new(inner: Arc<dyn LlmProvider>, limit: Duration) -> Self {
-        Self { inner, limit }
+    /// From now on for `limit`.
+    pub(crate) fn after(limit: Duration) -> Self {
+        Self { at: Instant::now().checked_add(limit), limit: Some(limit) }
     }
 
-    async fn within<T>(
-        &self,
-        request: &LlmRequest,
-        call: impl Future<Output = Result<T, LlmError>>,
-    ) -> Result<T, LlmError> {
-        let limit = match request.timeout {
-            Some(seconds) => Duration::try_from_secs_f64(seconds).unwrap_or(self.limit),
-            None => self.limit,
+    /// At a point in time.
+    pub(crate) fn at(at: std::time::Instant) -> Self {
+        let at = Instant::from_std(at);
+        Self { at: Some(at), limit: Some(at.saturating_duration_since(Instant::now())) }
+    }
+
+    pub(crate) const fn when(&self) -> Option<Instant> {
+        self.at
+    }
+
+    /// The error of a call whose time is up: what was tried is in `attempts`, the last failure is the cause.
+    pub(crate) fn ran_out(&self, attempts: Vec<Attempt>, last: Option<LlmError>) -> LlmError {
+        let message = match self.limit {
+            Some(limit) => {
+                format!("no answer within the limit of {} s for the whole call", limit.as_secs_f64())
+            }
+            None => "no answer within the limit for the whole call".to_owned(),
         };
-        match tokio::time::timeout(limit, call).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(LlmError::new(
-                ErrorKind::Timeout,
-                format!("no answer within the limit of {} s for the whole call", limit.as_secs_f64()),
-            )
-            .with(|detail| {
-                detail.phase = Some(FailurePhase::Total);
-                detail.provider = Some(self.inner.name().to_owned());
-                detail.model.clone_from(&request.model);
-                // The caller's time is up: another try would be under the same limit.
-                detail.retryable = Some(true);
-            })),
+        let error = LlmError::new(ErrorKind::Timeout, message).with(|detail| {
+            detail.phase = Some(FailurePhase::Total);
+            detail.attempts = attempts;
+            if let Some(last) = &last {
+                detail.provider.clone_from(&last.detail().provider);
+                detail.model.clone_from(&last.detail().model);
+            }
+            // The limit is the caller's own; whether there is more time is for the caller to say.
+            detail.retryable = Some(false);
+        });
+        match last {
+            Some(last) => error.with_source(last),
+            None => error,
         }
-    }
-}
-
-#[async_trait]
-impl LlmProvider for Deadline {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    async fn generate(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
-        self.within(&request, self.inner.generate(request.clone())).await
-    }
-
-    async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
-        self.within(&request, self.inner.stream(request.clone())).await
-    }
-
-    async fn operate(&self, operation: Operation) -> Result<RawJson, LlmError> {
-        self.inner.operate(operation).await
     }
 }

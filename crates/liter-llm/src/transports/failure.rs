@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::core::error::{ErrorKind, FailurePhase, LlmError};
+use super::connection::Fault;
+use crate::core::error::{ErrorDetail, ErrorKind, FailurePhase, LlmError};
 
-/// Whether the connection broke before the head of an answer had come in, as a stale keep-alive connection does.
+/// Whether a kept connection broke before the head of an answer had come in: the host has most likely closed it while
+/// it was idle.
 ///
 /// The request may or may not have reached the host; the caller decides whether it may be sent again.
 #[must_use]
 pub fn is_stale_connection(error: &LlmError) -> bool {
-    let detail = error.detail();
-    error.kind() == ErrorKind::Connection
-        && detail.phase == Some(FailurePhase::Reset)
-        && detail.status_code.is_none()
+    error.kind() == ErrorKind::Connection && error.is_unanswered() && error.detail().reused_connection
 }
 
 /// A host as errors name it: never with path, query or credentials.
@@ -71,7 +70,8 @@ pub(super) fn timed_out(phase: FailurePhase, peer: &Peer, limit: Duration) -> Ll
     };
     LlmError::new(ErrorKind::Timeout, message).with(|detail| {
         detail.phase = Some(phase);
-        detail.retryable = Some(true);
+        // Silence in the middle of an answer: sending the request again would replay what has come.
+        detail.retryable = Some(phase != FailurePhase::Idle);
     })
 }
 
@@ -141,19 +141,20 @@ pub(super) fn connecting(error: &(dyn Error + 'static), peer: &Peer, proxied: bo
             failed(FailurePhase::Tls, format!("{peer} closed the connection during the TLS handshake"))
         }
         Some(kind) if is_reset(kind) => {
-            failed(FailurePhase::Reset, format!("the connection to {peer} broke while it was made"))
+            failed(FailurePhase::Refused, format!("the connection to {peer} broke while it was made"))
         }
         Some(kind) => failed(FailurePhase::Refused, format!("{peer} could not be reached: {kind}")),
         None => failed(FailurePhase::Refused, format!("{peer} could not be reached")),
     }
 }
 
-/// A request that got no answer, as reqwest tells it.
+/// A request through a proxy that got no answer, as reqwest tells it.
 pub(super) fn sending(
     error: reqwest::Error,
     peer: &Peer,
     connect_limit: Duration,
     proxied: bool,
+    reused: bool,
 ) -> LlmError {
     let error = error.without_url();
     let failure = if error.is_builder() {
@@ -168,11 +169,48 @@ pub(super) fn sending(
         LlmError::new(ErrorKind::Decode, format!("{peer} did not answer in HTTP"))
     } else {
         failed(FailurePhase::Reset, format!("the connection to {peer} broke before an answer came"))
+            .with(|detail| detail.reused_connection = reused)
     };
     failure.with_source(error)
 }
 
-/// An answer whose body broke off or could not be decompressed.
+/// A request that got no answer on a connection of our own. `begun` says that some bytes of one had come.
+pub(super) fn unanswered(fault: Fault, peer: &Peer, reused: bool, begun: bool) -> LlmError {
+    let failure = match &fault {
+        Fault::Malformed(_) => LlmError::new(ErrorKind::Decode, format!("{peer} did not answer in HTTP")),
+        Fault::Broken(_) | Fault::Closed if begun => {
+            failed(FailurePhase::Reset, format!("the connection to {peer} broke in the head of the answer"))
+                .with(|detail| detail.retryable = Some(false))
+        }
+        Fault::Broken(_) | Fault::Closed => {
+            failed(FailurePhase::Reset, format!("the connection to {peer} broke before an answer came"))
+                .with(|detail| detail.reused_connection = reused)
+        }
+    };
+    failure.with_source(fault)
+}
+
+/// An answer whose body broke off on a connection of our own.
+pub(super) fn broken(fault: Fault, peer: &Peer, status: u16) -> LlmError {
+    failed(FailurePhase::Reset, format!("the connection to {peer} broke in the middle of the answer"))
+        .with(|detail| begun(detail, status))
+        .with_source(fault)
+}
+
+/// An answer that could not be decompressed.
+pub(super) fn decompressing(error: io::Error, peer: &Peer, status: u16) -> LlmError {
+    LlmError::new(ErrorKind::Decode, format!("the answer of {peer} could not be decompressed"))
+        .with(|detail| begun(detail, status))
+        .with_source(error)
+}
+
+/// An answer had begun: sending the request again would replay it.
+const fn begun(detail: &mut ErrorDetail, status: u16) {
+    detail.status_code = Some(status);
+    detail.retryable = Some(false);
+}
+
+/// An answer through a proxy whose body broke off or could not be decompressed.
 pub(super) fn reading(error: reqwest::Error, peer: &Peer, status: u16) -> LlmError {
     let error = error.without_url();
     let broken = find::<hyper::Error>(&error).is_some()
@@ -182,5 +220,5 @@ pub(super) fn reading(error: reqwest::Error, peer: &Peer, status: u16) -> LlmErr
     } else {
         LlmError::new(ErrorKind::Decode, format!("the answer of {peer} could not be decompressed"))
     };
-    failure.with(|detail| detail.status_code = Some(status)).with_source(error)
+    failure.with(|detail| begun(detail, status)).with_source(error)
 }

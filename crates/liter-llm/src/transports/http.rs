@@ -1,22 +1,36 @@
-//! HTTP: one pooled client per deployment, limits in each phase, failures told apart.
+//! HTTP: pooled connections per deployment, limits in each phase, failures told apart.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT_ENCODING, HeaderValue};
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING,
+    USER_AGENT as USER_AGENT_HEADER,
+};
 use http::{HeaderMap, Method};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, Proxy, Request, Response, Upgraded, Url};
+use reqwest::{Client, ClientBuilder, Proxy, Request, Url};
 
-use super::failure::{self, DnsFailure, Peer};
-use super::tls;
-use crate::core::error::{ErrorKind, FailurePhase, LlmError};
+pub use super::body::BodyStream;
+use super::connection::{Connection, Connector, Unanswered};
+use super::dns::CachingResolver;
+use super::failure::{self, Peer};
+use super::http1::{Head, write_head};
+use super::pools::{Clients, Origin, Pools};
+use super::{connecting, tls};
+use crate::core::error::{FailurePhase, LlmError};
 
 /// The product token every request carries, unless its headers name another.
 pub const USER_AGENT: &str = concat!("liter-llm/", env!("CARGO_PKG_VERSION"));
+
+/// The value of `proxy` that stands for none, whatever the environment says.
+const DIRECT: &str = "direct";
+/// How exactly timers go off.
+const TICK: Duration = Duration::from_millis(2);
 
 /// How a transport connects.
 #[derive(Debug, Clone)]
@@ -24,9 +38,10 @@ pub const USER_AGENT: &str = concat!("liter-llm/", env!("CARGO_PKG_VERSION"));
 pub struct HttpOptions {
     /// The limit for name resolution, connection and TLS handshake together. Default 10 s.
     pub connect_timeout: Duration,
-    /// A proxy for every request: `http://`, `https://`, `socks5://` or `socks5h://`, with `user:password@` where
+    /// `direct` for none, or a proxy for every request: `http://`, `https://`, `socks5://` or `socks5h://`, with `user:password@` where
     /// the proxy wants that. Without one, `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` (and the system's
-    /// settings) hold, except for loopback addresses, which are always reached directly.
+    /// settings) hold, for loopback addresses too. Link-local addresses (the machine's metadata service) are always
+    /// reached directly.
     pub proxy: Option<String>,
     /// The most idle connections kept per host. Default: no limit.
     pub pool_idle: usize,
@@ -59,11 +74,13 @@ pub struct Limits {
 ///
 /// TLS is always verified; root certificates are read at the first handshake, so that building one costs
 /// microseconds and needs no certificates. Redirects are not followed: they are answers like any other.
+///
+/// A connection stays with the Tokio runtime that opened it, because only that runtime drives it: each runtime that
+/// sends through a transport has connections of its own, which are closed when the runtime ends.
 #[derive(Debug, Clone)]
 pub struct HttpTransport {
-    client: Client,
-    /// Ignores the environment's proxies; for loopback addresses.
-    direct: Client,
+    pools: Arc<Pools>,
+    connector: Connector,
     proxied: bool,
     connect_timeout: Duration,
     max_body_bytes: usize,
@@ -76,38 +93,49 @@ impl HttpTransport {
     /// `config` when `proxy` or `ca_bundle` cannot be used.
     pub fn new(options: &HttpOptions) -> Result<Self, LlmError> {
         let tls = tls::client_config(options.ca_bundle.as_deref())?;
-        let builder = || -> ClientBuilder {
-            Client::builder()
-                .tls_backend_preconfigured((*tls).clone())
-                .http1_only()
-                .tcp_nodelay(true)
-                .redirect(Policy::none())
-                .referer(false)
-                .user_agent(USER_AGENT)
-                .connect_timeout(options.connect_timeout)
-                .pool_idle_timeout(Duration::from_secs(90))
-                .pool_max_idle_per_host(options.pool_idle)
-                .dns_resolver(SystemResolver)
+        let direct = match options.proxy.as_deref() {
+            Some(proxy) => proxy == DIRECT,
+            None => every_host_is_excepted(),
         };
-        let build = |builder: ClientBuilder| {
-            builder.build().map_err(|error| {
-                LlmError::config("transport", "the HTTP client cannot be set up")
-                    .with_source(error.without_url())
-            })
-        };
-        let (client, direct) = match &options.proxy {
-            Some(proxy) => {
-                let client = build(builder().proxy(parse_proxy(proxy)?))?;
-                (client.clone(), client)
-            }
-            None => (build(builder())?, build(builder().no_proxy())?),
+        let proxy = options.proxy.as_deref().filter(|proxy| *proxy != DIRECT).map(parse_proxy).transpose()?;
+        let proxied = proxy.is_some();
+        let HttpOptions { connect_timeout, pool_idle, max_body_bytes, .. } = *options;
+        let resolver = CachingResolver::new();
+        let connector = Connector::new(Arc::clone(&tls), resolver.clone(), connect_timeout);
+        let build = move || -> Result<Clients, LlmError> {
+            let builder = || -> ClientBuilder {
+                Client::builder()
+                    .tls_backend_preconfigured((*tls).clone())
+                    .http1_only()
+                    .tcp_nodelay(true)
+                    .redirect(Policy::none())
+                    .referer(false)
+                    .user_agent(USER_AGENT)
+                    .connect_timeout(connect_timeout)
+                    .pool_idle_timeout(Duration::from_secs(90))
+                    .pool_max_idle_per_host(pool_idle)
+                    .dns_resolver(resolver.clone())
+                    .connector_layer(tower_layer::layer_fn(connecting::Noted))
+            };
+            let build = |builder: ClientBuilder| {
+                builder.build().map_err(|error| {
+                    LlmError::config("transport", "the HTTP client cannot be set up")
+                        .with_source(error.without_url())
+                })
+            };
+            let proxied = build(match &proxy {
+                Some(proxy) => builder().proxy(proxy.clone()),
+                None if direct => builder().no_proxy(),
+                None => builder(),
+            })?;
+            Ok(Clients { proxied, direct: build(builder().no_proxy())? })
         };
         Ok(Self {
-            client,
-            direct,
-            proxied: options.proxy.is_some(),
-            connect_timeout: options.connect_timeout,
-            max_body_bytes: options.max_body_bytes,
+            pools: Pools::new(Box::new(build), pool_idle, !direct),
+            connector,
+            proxied,
+            connect_timeout,
+            max_body_bytes,
         })
     }
 
@@ -125,10 +153,7 @@ impl HttpTransport {
         limits: &Limits,
         accept_gzip: bool,
     ) -> Result<HttpAnswer, LlmError> {
-        let mut request = Request::new(Method::POST, url.clone());
-        *request.headers_mut() = headers;
-        *request.body_mut() = Some(body.into().into());
-        self.send(request, limits, accept_gzip).await
+        self.request(Method::POST, url, headers, body.into(), limits, accept_gzip).await
     }
 
     /// Sends a `GET`.
@@ -136,22 +161,131 @@ impl HttpTransport {
     /// # Errors
     /// As [`post`](Self::post).
     pub async fn get(&self, url: &Url, headers: HeaderMap, limits: &Limits) -> Result<HttpAnswer, LlmError> {
-        let mut request = Request::new(Method::GET, url.clone());
-        *request.headers_mut() = headers;
-        self.send(request, limits, true).await
+        self.request(Method::GET, url, headers, Bytes::new(), limits, true).await
     }
 
+    /// Sends a `GET` past every proxy: for token services of the machine itself.
+    ///
+    /// # Errors
+    /// As [`post`](Self::post).
+    pub async fn get_direct(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        limits: &Limits,
+    ) -> Result<HttpAnswer, LlmError> {
+        let head = direct_head(&Method::GET, url, headers, 0, true)?;
+        self.send_direct(url, &head, Bytes::new(), limits, self.origin(url)?).await
+    }
+
+    fn origin(&self, url: &Url) -> Result<Arc<Origin>, LlmError> {
+        Ok(self.pools.origin(&*self.pools.here()?, url))
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+        limits: &Limits,
+        accept_gzip: bool,
+    ) -> Result<HttpAnswer, LlmError> {
+        let origin = self.origin(url)?;
+        if origin.proxied || (self.proxied && !is_link_local(url)) {
+            let mut request = Request::new(method, url.clone());
+            *request.headers_mut() = headers;
+            *request.body_mut() = Some(body.into());
+            return Box::pin(self.send(request, limits, accept_gzip)).await;
+        }
+        let head = direct_head(&method, url, headers, body.len(), accept_gzip)?;
+        self.send_direct(url, &head, body, limits, origin).await
+    }
+
+    async fn send_direct(
+        &self,
+        url: &Url,
+        head: &[u8],
+        body: Bytes,
+        limits: &Limits,
+        origin: Arc<Origin>,
+    ) -> Result<HttpAnswer, LlmError> {
+        let begun = AtomicBool::new(false);
+        let exchange = self.exchange(&origin, url, (head, &body), &begun);
+        let outcome = match limits.first_byte {
+            None => exchange.await,
+            Some(limit) => match tokio::time::timeout(limit, exchange).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    let error = failure::timed_out(FailurePhase::FirstByte, &Peer::of(url), limit);
+                    return Err(match begun.into_inner() {
+                        // A part of the head has come: the request was taken up.
+                        true => error.with(|detail| detail.retryable = Some(false)),
+                        false => error,
+                    });
+                }
+            },
+        };
+        let (connection, Head { status, mut headers, .. }) = outcome?;
+        let body = BodyStream::own(connection, origin, &mut headers);
+        Ok(HttpAnswer { status, headers, body: body.of(status, Peer::of(url), self.max_body_bytes) })
+    }
+
+    /// Sends on a connection at rest, else on a new one.
+    async fn exchange(
+        &self,
+        origin: &Origin,
+        url: &Url,
+        (head, body): (&[u8], &[u8]),
+        begun: &AtomicBool,
+    ) -> Result<(Connection, Head), LlmError> {
+        loop {
+            let (mut connection, kept) = match origin.take() {
+                Some(connection) => (connection, true),
+                // Rare and large: not a part of every call's state.
+                None => (Box::pin(self.connect(url)).await?, false),
+            };
+            match connection.send(head, body, begun).await {
+                Ok(answer) => return Ok((connection, answer)),
+                // The host closed it while it rested; nothing of the request was sent.
+                Err(Unanswered { unsent: true, .. }) if kept => {}
+                Err(Unanswered { fault, .. }) => {
+                    let begun = begun.load(Ordering::Relaxed);
+                    return Err(failure::unanswered(fault, &Peer::of(url), kept, begun));
+                }
+            }
+        }
+    }
+
+    async fn connect(&self, url: &Url) -> Result<Connection, LlmError> {
+        let begun = Instant::now();
+        let outcome = tokio::time::timeout(self.connect_timeout, self.connector.connect(url)).await;
+        let peer = Peer::of(url);
+        match outcome {
+            Ok(Ok(connection)) => Ok(connection),
+            // The limit is shared out among a host's addresses: the last share ends with it, give or take a tick.
+            Ok(Err(_)) if begun.elapsed() + TICK >= self.connect_timeout => {
+                Err(failure::timed_out(FailurePhase::Connect, &peer, self.connect_timeout))
+            }
+            Ok(Err(error)) => Err(failure::connecting(&error, &peer, false).with_source(error)),
+            Err(_) => Err(failure::timed_out(FailurePhase::Connect, &peer, self.connect_timeout)),
+        }
+    }
+
+    /// Sends through a proxy, or a request that asks for an upgrade.
     pub(super) async fn send(
         &self,
         mut request: Request,
         limits: &Limits,
         accept_gzip: bool,
     ) -> Result<HttpAnswer, LlmError> {
-        let encoding = HeaderValue::from_static(if accept_gzip { "gzip" } else { "identity" });
-        request.headers_mut().insert(ACCEPT_ENCODING, encoding);
-        let client = if is_loopback(request.url()) { &self.direct } else { &self.client };
+        request.headers_mut().insert(ACCEPT_ENCODING, encoding(accept_gzip));
+        let home = self.pools.here()?;
+        let clients = self.pools.clients(&home)?;
+        drop(home);
+        let client = if is_link_local(request.url()) { clients.direct } else { clients.proxied };
         let peer = Peer::of(request.url());
-        let sent = client.execute(request);
+        let (sent, connected) = connecting::noting(client.execute(request));
         let outcome = match limits.first_byte {
             None => sent.await,
             Some(limit) => match tokio::time::timeout(limit, sent).await {
@@ -159,16 +293,50 @@ impl HttpTransport {
                 Err(_) => return Err(failure::timed_out(FailurePhase::FirstByte, &peer, limit)),
             },
         };
-        let mut response =
-            outcome.map_err(|error| failure::sending(error, &peer, self.connect_timeout, self.proxied))?;
+        let mut response = outcome.map_err(|error| {
+            failure::sending(error, &peer, self.connect_timeout, self.proxied, !connected.began())
+        })?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
-        Ok(HttpAnswer {
-            status,
-            headers,
-            body: BodyStream { response, status, peer, max_body_bytes: self.max_body_bytes },
-        })
+        let body = BodyStream::proxied(response).of(status, peer, self.max_body_bytes);
+        Ok(HttpAnswer { status, headers, body })
     }
+}
+
+const fn encoding(accept_gzip: bool) -> HeaderValue {
+    HeaderValue::from_static(if accept_gzip { "gzip" } else { "identity" })
+}
+
+/// The request's head as it goes to the host itself, with the headers every request carries.
+fn direct_head(
+    method: &Method,
+    url: &Url,
+    mut headers: HeaderMap,
+    length: usize,
+    accept_gzip: bool,
+) -> Result<Vec<u8>, LlmError> {
+    let fault = || LlmError::config("base_url", "`base_url`: the address cannot be put into a request");
+    if let Some(name) = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().find(|name| headers.contains_key(*name)) {
+        return Err(LlmError::invalid(
+            "headers",
+            format!("`headers`: `{name}` is set by the client itself; leave it out"),
+        ));
+    }
+    let host = url.host_str().unwrap_or_default();
+    let host = match url.port() {
+        None => HeaderValue::from_str(host),
+        Some(port) => HeaderValue::from_maybe_shared(Bytes::from(format!("{host}:{port}"))),
+    };
+    let host = host.map_err(|error| fault().with_source(error))?;
+    headers.entry(HOST).or_insert(host);
+    headers.entry(USER_AGENT_HEADER).or_insert(HeaderValue::from_static(USER_AGENT));
+    headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    headers.insert(ACCEPT_ENCODING, encoding(accept_gzip));
+    // A parsed URL holds no blank and no control character: they are written with per cent signs.
+    Ok(match url.query() {
+        None => write_head(method, url.path(), &headers, length),
+        Some(query) => write_head(method, &format!("{}?{query}", url.path()), &headers, length),
+    })
 }
 
 /// The head of an answer, and its body to come. Dropping it closes the connection, unless the body was read.
@@ -183,103 +351,22 @@ pub struct HttpAnswer {
     pub body: BodyStream,
 }
 
-/// The body of an answer, decompressed.
-#[derive(Debug)]
-pub struct BodyStream {
-    response: Response,
-    status: u16,
-    peer: Peer,
-    max_body_bytes: usize,
-}
-
-impl BodyStream {
-    /// The next bytes, or `None` at the clean end. `idle` limits the wait for them.
-    ///
-    /// # Errors
-    /// `timeout` with phase `idle`; `connection` with phase `reset` when the body breaks off; `decode` when it cannot
-    /// be decompressed.
-    pub async fn chunk(&mut self, idle: Option<Duration>) -> Result<Option<Bytes>, LlmError> {
-        let outcome = match idle {
-            None => self.response.chunk().await,
-            Some(limit) => match tokio::time::timeout(limit, self.response.chunk()).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    let error = failure::timed_out(FailurePhase::Idle, &self.peer, limit);
-                    return Err(error.with(|detail| detail.status_code = Some(self.status)));
-                }
-            },
-        };
-        outcome.map_err(|error| failure::reading(error, &self.peer, self.status))
-    }
-
-    /// The whole body, of at most `cap` bytes after decompression (`None`: the transport's limit). `idle` limits each
-    /// wait.
-    ///
-    /// # Errors
-    /// As [`chunk`](Self::chunk), and `decode` when the body is larger than the cap.
-    pub async fn collect(mut self, cap: Option<usize>, idle: Option<Duration>) -> Result<Bytes, LlmError> {
-        let cap = cap.unwrap_or(self.max_body_bytes);
-        if self.response.content_length().is_some_and(|length| length > cap as u64) {
-            return Err(self.too_large(cap));
-        }
-        let Some(first) = self.chunk(idle).await? else { return Ok(Bytes::new()) };
-        let mut size = first.len();
-        let mut rest = Vec::new();
-        while size <= cap {
-            match self.chunk(idle).await? {
-                None if rest.is_empty() => return Ok(first),
-                None => {
-                    let mut whole = BytesMut::with_capacity(size);
-                    whole.extend_from_slice(&first);
-                    rest.iter().for_each(|piece: &Bytes| whole.extend_from_slice(piece));
-                    return Ok(whole.freeze());
-                }
-                Some(piece) => {
-                    size = size.saturating_add(piece.len());
-                    rest.push(piece);
-                }
-            }
-        }
-        Err(self.too_large(cap))
-    }
-
-    /// The connection itself, after an answer with status 101.
-    pub(super) async fn into_upgraded(self) -> Result<(Upgraded, Peer), LlmError> {
-        let Self { response, status, peer, .. } = self;
-        match response.upgrade().await {
-            Ok(upgraded) => Ok((upgraded, peer)),
-            Err(error) => Err(failure::reading(error, &peer, status)),
-        }
-    }
-
-    fn too_large(&self, cap: usize) -> LlmError {
-        let message = format!("the answer of {} is larger than {cap} bytes", self.peer);
-        LlmError::new(ErrorKind::Decode, message).with(|detail| {
-            detail.status_code = Some(self.status);
-            detail.retryable = Some(false);
-        })
+/// Whether the host is a link-local address (169.254.0.0/16, fe80::/10), as a machine's metadata service is. A proxy
+/// would ask for its own machine's identity.
+pub(super) fn is_link_local(url: &Url) -> bool {
+    match url.host_str().unwrap_or_default().trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => address.is_link_local(),
+        Ok(IpAddr::V6(address)) => address.is_unicast_link_local(),
+        Err(_) => false,
     }
 }
 
-/// The system's name resolution, with failures that can be told from others.
-struct SystemResolver;
-
-impl Resolve for SystemResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            // The port is the caller's to fill in.
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(DnsFailure)?;
-            let addresses: Vec<SocketAddr> = found.collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// Whether the host is this machine by its own name or address.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    address.map_or(host == "localhost" || host.ends_with(".localhost"), |address| address.is_loopback())
+/// Whether `NO_PROXY` names `*`, every host: the HTTP client takes that for names only, not for addresses.
+fn every_host_is_excepted() -> bool {
+    ["NO_PROXY", "no_proxy"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .any(|value| value.split(',').any(|entry| entry.trim() == "*"))
 }
 
 fn parse_proxy(proxy: &str) -> Result<Proxy, LlmError> {
@@ -343,6 +430,7 @@ pub fn url_below(base: &Url, path: &str) -> Url {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::core::error::ErrorKind;
 
     #[test]
     fn base_urls_are_checked() {

@@ -175,11 +175,14 @@ impl SseParser {
                 // The buffer goes back, so that the next open line needs no allocation.
                 self.line = whole;
                 self.line.clear();
+                self.check_size(0, &borrowed)?;
             } else if line.is_empty() {
                 self.dispatch(&mut borrowed, on_event)?;
             } else {
                 self.check_size(line.len(), &borrowed)?;
                 self.field(line, &mut borrowed);
+                // Replacement characters make data longer than its line was.
+                self.check_size(0, &borrowed)?;
             }
         }
         self.check_size(rest.len(), &borrowed)?;
@@ -230,7 +233,7 @@ impl SseParser {
             b"data" => self.data_line(value, borrowed),
             // Line ends are ASCII, so decoding line by line yields the same replacement characters as decoding the
             // stream as a whole.
-            b"event" => match String::from_utf8_lossy(value) {
+            b"event" => match text_of(value) {
                 Cow::Borrowed(name) => borrowed.name = Some(name),
                 Cow::Owned(name) => {
                     self.name = name;
@@ -251,7 +254,7 @@ impl SseParser {
     }
 
     fn data_line<'a>(&mut self, value: &'a [u8], borrowed: &mut Borrowed<'a>) {
-        let text = String::from_utf8_lossy(value);
+        let text = text_of(value);
         let first = !self.has_data && borrowed.data.is_none();
         match text {
             Cow::Borrowed(text) if first => borrowed.data = Some(text),
@@ -307,5 +310,14 @@ impl SseParser {
         self.data.clear();
         self.has_data = false;
         outcome
+    }
+}
+
+/// The bytes as text, with replacement characters where they are none. The check alone is faster than the search for
+/// what must be replaced, and it is all that good bytes need.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
     }
 }

@@ -139,11 +139,12 @@ impl WebSocketConnection {
     /// The next text message, or `None` once the host has closed the connection cleanly (code 1000 or none).
     /// `idle` limits the silence before it; a ping counts as life.
     ///
-    /// [`is_stale_connection`](super::is_stale_connection) holds for an error when nothing had come since the last
-    /// message was sent.
+    /// [`is_unanswered`](LlmError::is_unanswered) holds for an error when nothing had come since the last message was
+    /// sent.
     ///
     /// # Errors
-    /// `timeout` with phase `idle`; `connection` with phase `reset` when the connection breaks or the host goes away
+    /// `timeout` with phase `first_byte` when nothing had come since the last message was sent, else with phase
+    /// `idle`; `connection` with phase `reset` when the connection breaks or the host goes away
     /// (1001, 1012); for other close codes the kind they stand for, the code in `detail.code`; `decode` for a binary,
     /// oversized or malformed message.
     pub async fn next_text(&mut self, idle: Option<Duration>) -> Result<Option<String>, LlmError> {
@@ -152,7 +153,10 @@ impl WebSocketConnection {
                 None => self.stream.next().await,
                 Some(limit) => match tokio::time::timeout(limit, self.stream.next()).await {
                     Ok(next) => next,
-                    Err(_) => return Err(failure::timed_out(FailurePhase::Idle, &self.peer, limit)),
+                    Err(_) => {
+                        let phase = if self.heard { FailurePhase::Idle } else { FailurePhase::FirstByte };
+                        return Err(failure::timed_out(phase, &self.peer, limit));
+                    }
                 },
             };
             match next {
@@ -161,8 +165,8 @@ impl WebSocketConnection {
                     return Ok(Some(text.as_str().to_owned()));
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    // The goodbye in return is sent by reading on; the host need not wait for it to be noticed.
-                    let _ = tokio::time::timeout(CLOSE_WAIT, self.stream.next()).await;
+                    // The goodbye in return is sent, and nothing is waited for: the host may keep its side open.
+                    let _ = tokio::time::timeout(CLOSE_WAIT, self.stream.flush()).await;
                     self.ended = true;
                     return frame.map_or(Ok(None), |frame| self.closed(&frame));
                 }

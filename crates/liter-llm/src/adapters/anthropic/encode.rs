@@ -58,6 +58,7 @@ pub(super) fn encode(request: &LlmRequest, target: &Target<'_>) -> Result<WireRe
         headers,
         body: encoder.body.into_bytes(),
         adjustments: encoder.adjustments,
+        creates: false,
     })
 }
 

@@ -179,11 +179,11 @@ impl MessagesDecoder {
     fn usage(
         &mut self,
         map: &mut Fields<'_>,
-    ) -> Result<Option<crate::core::response::Usage>, serde_json::Error> {
+    ) -> Result<Option<Box<crate::core::response::Usage>>, serde_json::Error> {
         match map.shift_remove("usage") {
             Some(raw) if raw.get() != "null" => {
                 self.counts.merge(raw)?;
-                Ok(Some(self.counts.usage()))
+                Ok(Some(Box::new(self.counts.usage())))
             }
             _ => Ok(None),
         }
@@ -295,7 +295,7 @@ impl MessagesDecoder {
             }
             State::Opaque { known, input, changed: true } => {
                 let whole = Block::opaque(wire::ANTHROPIC, assemble(&known, &input)?);
-                chunks.push(LlmChunk::delta(index, Delta::Replace(whole)));
+                chunks.push(LlmChunk::delta(index, Delta::Replace(Box::new(whole))));
             }
             _ => {}
         }
@@ -306,7 +306,7 @@ impl MessagesDecoder {
 impl Open {
     fn announce(&mut self, chunks: &mut Vec<LlmChunk>) {
         if let Some(start) = self.start.take() {
-            chunks.push(LlmChunk::delta(self.index, Delta::Start(start)));
+            chunks.push(LlmChunk::delta(self.index, Delta::Start(Box::new(start))));
         }
     }
 }

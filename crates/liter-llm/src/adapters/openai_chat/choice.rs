@@ -97,7 +97,10 @@ impl ChoiceState {
             if self.reasoning.is_none() {
                 let index = self.new_block();
                 self.reasoning = Some(index);
-                chunks.push(LlmChunk::delta(index, Delta::Start(Block::reasoning(Reasoning::default()))));
+                chunks.push(LlmChunk::delta(
+                    index,
+                    Delta::Start(Box::new(Block::reasoning(Reasoning::default()))),
+                ));
             }
             self.details.push(RawJson::from(details));
         }
@@ -150,7 +153,7 @@ impl ChoiceState {
             None => {
                 let index = self.new_block();
                 self.refusal = Some(index);
-                chunks.push(LlmChunk::delta(index, Delta::Start(Block::refusal(""))));
+                chunks.push(LlmChunk::delta(index, Delta::Start(Box::new(Block::refusal("")))));
                 index
             }
         };
@@ -191,7 +194,7 @@ impl ChoiceState {
                 let index = self.new_block();
                 (self.text, self.thinking) = (None, None);
                 let block = Block::opaque(wire::OPENAI_CHAT, RawJson::from(raw));
-                chunks.push(LlmChunk::delta(index, Delta::Start(block)));
+                chunks.push(LlmChunk::delta(index, Delta::Start(Box::new(block))));
             }
         }
     }
@@ -205,7 +208,7 @@ impl ChoiceState {
         parts.push(raw);
         // Each piece replaces the one before: whoever plays while it streams gets them all, and the complete
         // block follows at the end.
-        chunks.push(LlmChunk::delta(index, Delta::Start(AudioParts::block(RawJson::from(raw)))));
+        chunks.push(LlmChunk::delta(index, Delta::Start(Box::new(AudioParts::block(RawJson::from(raw))))));
     }
 
     /// The retired form of tool calls, without an id, answered by a message of the role `function`: not a tool call
@@ -228,7 +231,7 @@ impl ChoiceState {
         let json = RawJson::from(&serde_json::json!({
             "function_call": { "name": known_name.as_str(), "arguments": known.as_str() }
         }));
-        chunks.push(LlmChunk::delta(index, Delta::Start(Block::opaque(wire::OPENAI_CHAT, json))));
+        chunks.push(LlmChunk::delta(index, Delta::Start(Box::new(Block::opaque(wire::OPENAI_CHAT, json)))));
     }
 
     /// What can be said only when all is there.
@@ -240,10 +243,10 @@ impl ChoiceState {
                 json: Some(json),
                 ..Reasoning::default()
             });
-            chunks.push(LlmChunk::delta(index, Delta::Replace(block)));
+            chunks.push(LlmChunk::delta(index, Delta::Replace(Box::new(block))));
         }
         if let Some((index, parts)) = self.audio.take() {
-            chunks.push(LlmChunk::delta(index, Delta::Replace(parts.whole())));
+            chunks.push(LlmChunk::delta(index, Delta::Replace(Box::new(parts.whole()))));
         }
         self.tools.end(chunks);
         if self.finish.is_none() && self.blank_finish {

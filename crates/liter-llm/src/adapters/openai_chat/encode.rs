@@ -111,6 +111,7 @@ pub(super) fn encode(request: &LlmRequest, target: &Target<'_>) -> Result<WireRe
         headers: Vec::new(),
         body: out,
         adjustments: limits.adjustments,
+        creates: false,
     })
 }
 

@@ -1,8 +1,11 @@
 //! Error bodies in all the shapes hosts give them, and the kinds they stand for.
 
+use std::time::SystemTime;
+
 use http::HeaderMap;
 use serde_json::Value;
 
+use crate::adapters::again;
 use crate::adapters::headers::{self, ErrorFacts, excerpt, http_error};
 use crate::core::error::{ErrorDetail, ErrorKind, LlmError};
 
@@ -187,6 +190,8 @@ pub(super) fn inside(provider: &str, model: &str, headers: Option<&HeaderMap>, b
         detail.status_code = said.status.or(headers.map(|_| 200));
         detail.retryable = Some(headers.and_then(headers::should_retry).unwrap_or(retryable));
         detail.request_id = headers.and_then(headers::request_id);
+        let status = said.status.unwrap_or(200);
+        detail.retry_after = headers.and_then(|found| again::retry_after(status, found, SystemTime::now()));
         detail.code = said.code;
         detail.param = said.param;
         detail.body = Some(excerpt(body));

@@ -61,8 +61,13 @@ impl Adapter for OpenAiChat {
                 detail.request_id = headers::request_id(headers);
             })
         };
-        let answer: wire::Answer<'_> = serde_json::from_slice(body)
-            .map_err(|error| undecodable("the answer is not a chat completion").with_source(error))?;
+        // Text is checked as one piece, not string by string; of other bytes only the strings that are read count.
+        let parsed: Result<wire::Answer<'_>, _> = match std::str::from_utf8(body) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(body),
+        };
+        let answer =
+            parsed.map_err(|error| undecodable("the answer is not a chat completion").with_source(error))?;
         let empty = answer.choices.as_ref().is_none_or(Vec::is_empty);
         let complains = |name: &str| matches!(name, "message" | "detail" | "errors");
         if error_of(&answer).is_some() || (empty && answer.rest.iter().any(|(name, _)| complains(name))) {
@@ -72,11 +77,11 @@ impl Adapter for OpenAiChat {
             return Err(undecodable("the answer holds no choices"));
         }
         let mut state = AnswerState::default();
-        let mut chunks = Vec::new();
+        let mut chunks = Vec::with_capacity(6);
         state.push(provider, answer, Reading::Whole, &mut chunks);
         state.end(&mut chunks);
         let mut folder = Folder::new();
-        chunks.iter().for_each(|chunk| folder.push(chunk));
+        chunks.into_iter().for_each(|chunk| folder.take(chunk));
         let mut response = folder.finish();
         if response.model.is_empty() {
             model.clone_into(&mut response.model);

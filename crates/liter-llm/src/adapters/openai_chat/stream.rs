@@ -69,7 +69,10 @@ impl AnswerState {
         }
         let usage = answer.usage.and_then(usage::read).or(groq_usage);
         if let Some(usage) = usage.filter(|usage| self.usage.as_ref() != Some(usage)) {
-            self.usage = Some(usage.clone());
+            // A whole answer comes once: nothing will repeat it.
+            if reading == Reading::Stream {
+                self.usage = Some(usage.clone());
+            }
             chunks.push(LlmChunk::usage(usage));
         }
     }
@@ -87,6 +90,20 @@ impl AnswerState {
             let text = word.text().filter(|text| text != known)?;
             text.clone_into(known);
             Some(known.clone())
+        }
+        let told =
+            |known: &String, word: &super::wire::Word<'_>| word.text().is_none_or(|text| text == known);
+        // A few fields are searched faster than hashed.
+        let known = |name: &str| self.extra.iter().find(|(known, _)| *known == name);
+        if self.started
+            && (!self.id.is_empty() || id.text().is_none())
+            && told(&self.model, model)
+            && told(&self.service_tier, service_tier)
+            && rest.iter().all(|(name, raw)| {
+                raw.get() == "null" || known(name).is_some_and(|(_, value)| value.get() == raw.get())
+            })
+        {
+            return;
         }
         // The first id names the answer; a few hosts put another one into later chunks.
         let mut facts = Facts {

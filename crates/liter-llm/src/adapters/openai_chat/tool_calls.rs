@@ -83,7 +83,7 @@ impl ToolCalls {
                     custom: is_custom,
                 };
                 if !is_custom {
-                    chunks.push(LlmChunk::delta(block, Delta::Start(slot.whole())));
+                    chunks.push(LlmChunk::delta(block, Delta::Start(Box::new(slot.whole()))));
                 }
                 self.0.push(slot);
                 return;
@@ -110,7 +110,7 @@ impl ToolCalls {
             return;
         }
         if learnt {
-            chunks.push(LlmChunk::delta(slot.block, Delta::Replace(slot.whole())));
+            chunks.push(LlmChunk::delta(slot.block, Delta::Replace(Box::new(slot.whole()))));
         } else if !arguments.is_empty() {
             chunks.push(LlmChunk::delta(slot.block, Delta::Arguments(arguments)));
         }
@@ -147,7 +147,7 @@ impl ToolCalls {
     /// Emits what could not be said before its end.
     pub(super) fn end(&mut self, chunks: &mut Vec<LlmChunk>) {
         for slot in self.0.iter().filter(|slot| slot.custom) {
-            chunks.push(LlmChunk::delta(slot.block, Delta::Start(slot.custom_block())));
+            chunks.push(LlmChunk::delta(slot.block, Delta::Start(Box::new(slot.custom_block()))));
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::value::RawValue;
 
-use super::wire::count;
-use crate::core::json::{Fields, RawJson, fields, leftover};
+use super::wire::{Number, count, keep, object};
+use crate::core::json::{Fields, RawJson, fields};
 use crate::core::response::Usage;
 
 /// Reads a `usage` object; `None` when it is not an object or holds no counts.
@@ -12,50 +12,71 @@ use crate::core::response::Usage;
 /// What has no field of its own stays in `extra` under its own name, nested as it came. `total_tokens` stays only
 /// where it is not the sum, for then it says something.
 pub(super) fn read(raw: &RawValue) -> Option<Usage> {
-    let mut map = fields(raw.get()).ok()?;
-    let input = number(&mut map, "prompt_tokens");
-    let output = number(&mut map, "completion_tokens");
+    let counts: Counts<'_> = serde_json::from_str(raw.get()).ok()?;
+    let (input, output) = (counts.input.0, counts.output.0);
     if input.is_none() && output.is_none() {
         return None;
     }
     let mut usage =
         Usage { input_tokens: input.unwrap_or(0), output_tokens: output.unwrap_or(0), ..Usage::default() };
-    let mut prompt = nested(&mut map, "prompt_tokens_details");
-    let mut completion = nested(&mut map, "completion_tokens_details");
+    let mut prompt = nested(counts.input_details);
+    let mut completion = nested(counts.output_details);
     usage.cache_read_input_tokens = first([
         number(&mut prompt, "cached_tokens"),
-        number(&mut map, "prompt_cache_hit_tokens"), // DeepSeek
-        number(&mut map, "cache_read_input_tokens"), // Anthropic's word, used by gateways
-        number(&mut map, "cached_tokens"),           // Moonshot
-        number(&mut map, "num_cached_tokens"),       // Mistral
+        counts.cache_hit.0,
+        counts.cache_read.0,
+        counts.cached.0,
+        counts.num_cached.0,
     ]);
     usage.cache_creation_input_tokens =
-        first([number(&mut prompt, "cache_write_tokens"), number(&mut map, "cache_creation_input_tokens")]);
-    usage.reasoning_output_tokens =
-        first([number(&mut completion, "reasoning_tokens"), number(&mut map, "reasoning_tokens")]);
-    if map
-        .get("total_tokens")
-        .and_then(|raw| count(raw.get()))
-        .is_none_or(|total| total == usage.input_tokens.saturating_add(usage.output_tokens))
+        first([number(&mut prompt, "cache_write_tokens"), counts.cache_creation.0]);
+    usage.reasoning_output_tokens = first([number(&mut completion, "reasoning_tokens"), counts.reasoning.0]);
+    let sum = usage.input_tokens.saturating_add(usage.output_tokens);
+    if let Some(total) = counts.total
+        && count(total.get()).is_some_and(|total| total != sum)
     {
-        map.shift_remove("total_tokens");
+        usage.extra.insert("total_tokens".to_owned(), RawJson::from(total));
     }
-    usage.extra = leftover(map);
-    for (name, details) in [("prompt_tokens_details", prompt), ("completion_tokens_details", completion)] {
-        let details = leftover(details);
-        if let (false, Ok(json)) = (details.is_empty(), RawJson::from_value(&details)) {
+    keep(counts.rest, &mut usage.extra);
+    for (name, mut details) in [("prompt_tokens_details", prompt), ("completion_tokens_details", completion)]
+    {
+        details.drop_nulls();
+        if !details.is_empty()
+            && let Ok(json) = RawJson::from_value(&details)
+        {
             usage.extra.insert(name.to_owned(), json);
         }
     }
     Some(usage)
 }
 
+object! {
+    /// The counts under all the names that are in use.
+    Counts {
+        input as "prompt_tokens": Number,
+        output as "completion_tokens": Number,
+        total as "total_tokens": Option<&'a RawValue>,
+        input_details as "prompt_tokens_details": Option<&'a RawValue>,
+        output_details as "completion_tokens_details": Option<&'a RawValue>,
+        /// DeepSeek.
+        cache_hit as "prompt_cache_hit_tokens": Number,
+        /// Anthropic's word, used by gateways.
+        cache_read as "cache_read_input_tokens": Number,
+        /// Moonshot.
+        cached as "cached_tokens": Number,
+        /// Mistral.
+        num_cached as "num_cached_tokens": Number,
+        cache_creation as "cache_creation_input_tokens": Number,
+        reasoning as "reasoning_tokens": Number,
+    }
+}
+
 fn number(map: &mut Fields<'_>, name: &str) -> Option<u64> {
     map.shift_remove(name).and_then(|raw| count(raw.get().trim_matches('"')))
 }
 
-fn nested<'a>(map: &mut Fields<'a>, name: &str) -> Fields<'a> {
-    map.shift_remove(name).and_then(|raw| fields(raw.get()).ok()).unwrap_or_default()
+fn nested(raw: Option<&RawValue>) -> Fields<'_> {
+    raw.and_then(|raw| fields(raw.get()).ok()).unwrap_or_default()
 }
 
 /// The first count that is not zero, else zero: several hosts fill only one of the names they send.

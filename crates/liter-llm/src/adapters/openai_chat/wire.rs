@@ -23,7 +23,7 @@ pub(super) fn keep(rest: Rest<'_>, extra: &mut Extra) {
 }
 
 /// An object's key, borrowed where the JSON has no escapes in it.
-struct Key<'a>(Cow<'a, str>);
+pub(super) struct Key<'a>(pub(super) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -51,20 +51,20 @@ macro_rules! object {
         #[derive(Default)]
         pub(super) struct $name<'a> {
             $($(#[$field_doc])* pub(super) $field: $type,)*
-            pub(super) rest: Rest<'a>,
+            pub(super) rest: $crate::adapters::openai_chat::wire::Rest<'a>,
         }
 
-        impl<'de: 'a, 'a> Deserialize<'de> for $name<'a> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        impl<'de: 'a, 'a> serde::Deserialize<'de> for $name<'a> {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct ObjectVisitor<'a>(std::marker::PhantomData<&'a ()>);
-                impl<'de: 'a, 'a> Visitor<'de> for ObjectVisitor<'a> {
+                impl<'de: 'a, 'a> serde::de::Visitor<'de> for ObjectVisitor<'a> {
                     type Value = $name<'a>;
-                    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                         formatter.write_str(concat!("an object (", stringify!($name), ")"))
                     }
-                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<$name<'a>, A::Error> {
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$name<'a>, A::Error> {
                         let mut object = $name::default();
-                        while let Some(Key(key)) = map.next_key()? {
+                        while let Some($crate::adapters::openai_chat::wire::Key(key)) = map.next_key()? {
                             match key.as_ref() {
                                 $($key => object.$field = map.next_value()?,)*
                                 _ => object.rest.push((key, map.next_value()?)),
@@ -78,6 +78,8 @@ macro_rules! object {
         }
     };
 }
+
+pub(super) use object;
 
 object! {
     /// A whole answer, or one chunk of a streamed one.

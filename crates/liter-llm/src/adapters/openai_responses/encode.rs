@@ -6,7 +6,7 @@ use super::super::{Target, WireRequest};
 use super::input::is_plain;
 use crate::core::content::{Role, wire};
 use crate::core::error::{ErrorKind, LlmError};
-use crate::core::json::{Extra, RawJson, fields};
+use crate::core::json::{Extra, Fields, RawJson, fields};
 use crate::core::request::{LlmRequest, OnUnsupported};
 use crate::core::response::Adjustment;
 use crate::core::tools::{ResponseFormat, Tool, ToolChoice};
@@ -57,7 +57,16 @@ pub(super) fn is_wire(name: &str) -> bool {
 pub(super) fn encode(request: &LlmRequest, target: &Target<'_>) -> Result<WireRequest, LlmError> {
     let mut encoder = Encoder { request, adjustments: Vec::new(), foreign: false };
     let body = encoder.body(target)?;
-    Ok(WireRequest { path: super::PATH, headers: Vec::new(), body, adjustments: encoder.adjustments })
+    let adjustments = encoder.adjustments;
+    Ok(WireRequest { path: super::PATH, headers: Vec::new(), body, adjustments, creates: creates(request) })
+}
+
+/// Whether the answer leaves a mark at the provider that a second one would double: a background run goes on without
+/// its caller, and a conversation is written to. A stored response (`store`) is only looked up by its id, which a
+/// caller whose connection broke never learns.
+fn creates(request: &LlmRequest) -> bool {
+    let given = |name: &str| request.extra.get(name).map(RawJson::get);
+    given("background") == Some("true") || given("conversation").is_some_and(|value| value != "null")
 }
 
 /// Writes one request and lists what it left out.
@@ -219,12 +228,12 @@ impl<'a> Encoder<'a> {
         };
         key(out, name);
         out.push(b'{');
-        for (part, value) in given_map.iter().flatten() {
+        for (part, value) in given_map.iter().flat_map(Fields::iter) {
             raw(out, part, value.get());
         }
         for (part, value) in parts {
             if let Some(value) = value
-                && !given_map.as_ref().is_some_and(|map| map.contains_key(*part))
+                && !given_map.as_ref().is_some_and(|map| map.contains_key(part))
             {
                 raw(out, part, value.get());
             }

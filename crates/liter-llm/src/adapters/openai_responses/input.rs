@@ -20,7 +20,7 @@ fn item_note(block: &Block) -> Option<&RawJson> {
 
 fn write_note(out: &mut Vec<u8>, note: Option<&RawJson>) {
     if let Some(map) = note.and_then(|note| fields(note.get()).ok()) {
-        for (name, value) in &map {
+        for (name, value) in map.iter() {
             raw(out, name, value.get());
         }
     }

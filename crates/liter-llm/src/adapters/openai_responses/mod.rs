@@ -83,8 +83,8 @@ pub fn websocket_message(body: &[u8]) -> Result<Vec<u8>, LlmError> {
         .map_err(|error| LlmError::invalid("body", "the body is not a JSON object").with_source(error))?;
     let mut out = Vec::with_capacity(body.len() + 32);
     out.extend_from_slice(br#"{"type":"response.create""#);
-    for (name, value) in &map {
-        match (name.as_str(), value.get()) {
+    for (name, value) in map.iter() {
+        match (name, value.get()) {
             ("type" | "stream", _) => {}
             ("background", "true") => {
                 return Err(LlmError::unsupported(

@@ -353,7 +353,7 @@ impl ResponsesDecoder {
     }
 
     fn begin(&mut self, place: usize, block: Block, chunks: &mut Vec<LlmChunk>) {
-        chunks.push(chunk(place, Delta::Start(block.clone())));
+        chunks.push(chunk(place, Delta::Start(Box::new(block.clone()))));
         self.slots[place].block = Some(block);
     }
 
@@ -478,7 +478,7 @@ impl ResponsesDecoder {
             }
             return;
         }
-        chunks.push(chunk(place, Delta::Replace(last.clone())));
+        chunks.push(chunk(place, Delta::Replace(Box::new(last.clone()))));
         *slot = Slot { block: Some(last), citations: Vec::new() };
     }
 
@@ -505,7 +505,7 @@ impl ResponsesDecoder {
             }
         }
         let mut last = LlmChunk::finish(reason, raw);
-        last.usage = whole.usage;
+        last.usage = whole.usage.map(Box::new);
         last.facts = Some(Box::new(Facts {
             id: Some(whole.id).filter(|id| !id.is_empty()),
             model: Some(whole.model).filter(|model| !model.is_empty()),

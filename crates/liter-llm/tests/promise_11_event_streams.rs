@@ -1,4 +1,7 @@
-//! The event-stream parser against the standard: vectors at every split, and any bytes against a slow reference.
+//! Row 11: the event-stream parser against the standard: vectors at every split, any bytes against a slow reference.
+//!
+//! The fuzz targets in `fuzz/` need the nightly toolchain and are not run here; `fuzz_smoke.rs` runs their bodies on
+//! the stable one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use liter_llm::transports::sse::{MAX_EVENT_BYTES, SseParser};
@@ -188,7 +191,7 @@ const VECTORS: &[Vector] = &[
 ];
 
 #[test]
-fn every_vector_at_every_split() {
+fn row_11_every_vector_at_every_split() {
     assert!(VECTORS.len() >= 60);
     for (input, expected) in VECTORS {
         let whole = parse([*input]);
@@ -256,10 +259,20 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Cases of each property.
+const FULL: u32 = 300_000;
+const SHORT: u32 = 3_000;
+
+fn cases() -> ProptestConfig {
+    let full = std::env::var("LITER_LLM_SOAK").is_ok_and(|value| value == "1");
+    let cases = if full { FULL } else { SHORT };
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
     #[test]
-    fn any_bytes_in_any_pieces_equal_the_reference(
+    fn row_11_any_bytes_in_any_pieces_equal_the_reference(
         fragments in proptest::collection::vec(fragment(), 0..60),
         sizes in proptest::collection::vec(1usize..9, 1..12),
     ) {
@@ -277,7 +290,7 @@ proptest! {
     }
 
     #[test]
-    fn the_limit_falls_on_the_same_event_at_any_split(
+    fn row_11_the_limit_falls_on_the_same_event_at_any_split(
         fragments in proptest::collection::vec(fragment(), 0..40),
         limit in 0usize..40,
         size in 1usize..7,
@@ -295,7 +308,20 @@ proptest! {
 }
 
 #[test]
-fn an_event_over_the_limit_is_refused_cleanly() {
+fn row_11_data_that_grows_by_replacement_meets_the_limit_at_any_split() {
+    // Ten bytes that are no UTF-8 become thirty.
+    let input = b"data:\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\n\n";
+    for (limit, fits) in [(29, false), (30, true)] {
+        for size in 1..=input.len() {
+            let mut parser = SseParser::new(limit);
+            let outcome = input.chunks(size).try_for_each(|piece| parser.push(piece, |_| Ok(())));
+            assert_eq!(outcome.is_ok(), fits, "limit {limit}, pieces of {size}");
+        }
+    }
+}
+
+#[test]
+fn row_11_an_event_of_16_mib_is_refused_cleanly() {
     let mut parser = SseParser::default();
     let mut seen = 0;
     let mut push = |bytes: &[u8]| {
