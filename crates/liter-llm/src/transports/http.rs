@@ -410,22 +410,6 @@ pub fn parse_base_url(text: &str) -> Result<Url, LlmError> {
     Ok(url)
 }
 
-/// The URL of `path` below a base URL: `https://host/v1` and `/models?limit=1` give `https://host/v1/models?limit=1`.
-/// The base's own query is kept in front.
-#[must_use]
-pub fn url_below(base: &Url, path: &str) -> Url {
-    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-    let mut url = base.clone();
-    let whole = format!("{}/{}", base.path().trim_end_matches('/'), path.trim_start_matches('/'));
-    url.set_path(&whole);
-    let query = match (base.query().filter(|query| !query.is_empty()), query) {
-        (Some(own), Some(query)) => Some(format!("{own}&{query}")),
-        (own, query) => own.or(query).map(str::to_owned),
-    };
-    url.set_query(query.as_deref());
-    url
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -452,20 +436,6 @@ mod tests {
             assert!(!error.to_string().contains("sesame"));
         }
         assert_eq!(parse_base_url("http://127.0.0.1:8080").unwrap().port(), Some(8080));
-    }
-
-    #[test]
-    fn paths_go_below_the_base() {
-        for (base, path, whole) in [
-            ("https://h/v1", "/models", "https://h/v1/models"),
-            ("https://h/v1/", "/models", "https://h/v1/models"),
-            ("https://h", "/v1/messages", "https://h/v1/messages"),
-            ("https://h/a%20b", "/c%2Fd", "https://h/a%20b/c%2Fd"),
-            ("https://h/x?a=1", "/y?b=2", "https://h/x/y?a=1&b=2"),
-            ("https://h/x", "/y?b=2", "https://h/x/y?b=2"),
-        ] {
-            assert_eq!(url_below(&parse_base_url(base).unwrap(), path).as_str(), whole);
-        }
     }
 
     #[test]
