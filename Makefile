@@ -1,5 +1,5 @@
-# demo, test, lint, docs, bench, bench-instructions, bench-growth, soak, clean. Each sets itself up inside the
-# repository; the second time is quick.
+# demo, test, lint, docs, bench, bench-instructions, bench-growth, bench-routing, soak, clean. Each sets itself up
+# inside the repository; the second time is quick.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_QUIET := 1
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: demo test lint bench bench-instructions bench-growth soak docs clean
+.PHONY: demo test lint bench bench-instructions bench-growth bench-routing soak docs clean
 
 demo: .venv/.release
 	@$(PYTHON) examples/demo.py
@@ -41,6 +41,9 @@ bench-instructions: .venv/.ready
 
 bench-growth: .venv/.release
 	@$(PYTHON) benchmarks/growth/run.py $(GROWTH)
+
+bench-routing: .venv/.built
+	@$(PYTHON) benchmarks/routing/run.py
 
 # The promise rows in full, then an hour of mixed calls with faults (LITER_LLM_SOAK_MINUTES for another time).
 soak: .venv/.release

@@ -1,4 +1,5 @@
 """One question to OpenAI, Anthropic and Azure OpenAI, whole and streamed: only the configuration changes.
+Then a router over three providers, the first of which dies: answers continue, and a table says why.
 
 A provider whose key is in the environment (`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`, `AZURE_OPENAI_API_KEY` with
 `AZURE_OPENAI_ENDPOINT`) is asked itself; the simulator plays the others, so that this runs without any key.
@@ -11,11 +12,12 @@ import textwrap
 import time
 from dataclasses import dataclass
 
-from liter_llm import LiterLLM, LlmResponse, ProviderConfig
+from liter_llm import LiterLLM, LlmResponse, ProviderConfig, ProviderRouter
 from liter_llm.testing import Simulator
 
 QUESTION = "Explain the CAP theorem in 3 sentences."
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-5", "azure": "gpt-4o-mini"}
+DIES_AT = 3
 NEEDED = {
     "openai": ("OPENAI_API_KEY",),
     "anthropic": ("ANTHROPIC_API_KEY",),
@@ -71,6 +73,30 @@ def streamed(client: LiterLLM) -> tuple[LlmResponse, float, float]:
     return stream.response, first, time.perf_counter() - start
 
 
+def router() -> None:
+    """Three providers, played by the simulator, whatever keys there are: one of them is to die."""
+    with Simulator() as simulator:
+        deployments = [
+            simulator.config("openai", model="gpt-4o-mini", region="us"),
+            simulator.config("azure", model="gpt-4o", region="eu"),
+            simulator.config("anthropic", model="claude-sonnet-4-5", region="us"),
+        ]
+        routed = ProviderRouter(deployments)
+        with LiterLLM(routed) as client:
+            for number in range(1, 7):
+                if number == DIES_AT:
+                    print("\nopenai/gpt-4o-mini dies.")
+                    simulator.rules.append({"match": {"provider": "openai"}, "fault": {"status": 503}})
+                response = client.generate(prompt=QUESTION, max_tokens=150)
+                attempts = " -> ".join(
+                    f"{attempt.deployment} ({attempt.error or 'answered'})" for attempt in response.attempts
+                )
+                print(f"call {number}: {attempts}")
+                if number == DIES_AT:
+                    print(f"\n{response.route}\n")
+        print(f"\n{routed.statistics()}\n\n{routed.heatmap(bucket=10, count=6)}\n\n{routed.spend()}")
+
+
 def main() -> None:
     rows: list[Row] = []
     with Simulator() as simulator:
@@ -86,6 +112,8 @@ def main() -> None:
     print(f"{'provider':<10} {'host':<10} {'mode':<7} {'tokens':>10} {'first ms':>9} {'total ms':>9}  answer")
     for row in rows:
         print(row.line())
+    print("\nA router over three providers:")
+    router()
 
 
 if __name__ == "__main__":

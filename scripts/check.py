@@ -57,6 +57,21 @@ TESTS = (
             "--quiet",
         ),
     ),
+    Check(
+        "routing bench",
+        # The same packages as the tests above: nothing is built twice.
+        (
+            "cargo",
+            "test",
+            "--workspace",
+            "--exclude",
+            "liter-llm-python",
+            "--locked",
+            "--quiet",
+            "--test",
+            "routing_day",
+        ),
+    ),
     Check("instruction counts", (PYTHON, "benchmarks/instructions/run.py")),
     Check("Python tests, conformance, documentation", (PYTHON, "-m", "pytest", "-ra", "tests")),
 )

@@ -35,7 +35,7 @@ def problems(path: Path) -> list[str]:
     ]
     if stray:
         found.append(f"files outside the package: {', '.join(stray)}")
-    needed = ("liter_llm/__init__.py", "liter_llm/py.typed", "liter_llm/_native.pyi")
+    needed = ("liter_llm/__init__.py", "liter_llm/py.typed", "liter_llm/_native.pyi", "liter_llm/models.json")
     found += [f"{name} is missing" for name in needed if name not in names]
     if sum(bool(re.match(r"liter_llm/_native.*\.(so|pyd)$", name)) for name in names) != 1:
         found.append("there must be one native module")

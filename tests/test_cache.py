@@ -12,7 +12,10 @@ from liter_llm import (
     AsyncLiterLLM,
     CacheOptions,
     CallCancelledError,
+    InvalidArgumentError,
     LiterLLM,
+    LlmProvider,
+    LlmRequest,
     LlmResponse,
     OverloadedError,
     StreamInterruptedError,
@@ -58,6 +61,50 @@ def test_it_is_off_by_default_and_for_a_call(sim: Simulator) -> None:
     client.generate("hello")
     assert client.generate("hello", cache=True).cached
     assert not client.generate("hello", cache=False).cached
+
+
+def _is_refused(error: InvalidArgumentError) -> None:
+    assert error.param == "cache"
+    assert error.kind == "invalid_request"
+    assert "ProviderConfig(..., cache=True)" in str(error)
+    assert error.attempts == []
+
+
+@pytest.mark.parametrize("options", [{}, {"cache": False}])
+async def test_asking_for_a_cache_that_is_not_there_is_refused(sim: Simulator, options: dict) -> None:
+    client = LiterLLM(sim.config("openai", **options))
+    with pytest.raises(InvalidArgumentError) as caught:
+        client.generate("hello", cache=True)
+    _is_refused(caught.value)
+    with pytest.raises(InvalidArgumentError) as caught:
+        list(client.stream("hello", cache=True))
+    _is_refused(caught.value)
+    async with AsyncLiterLLM(sim.config("openai", **options)) as other:
+        with pytest.raises(InvalidArgumentError) as caught:
+            await other.generate("hello", cache=True)
+        _is_refused(caught.value)
+        with pytest.raises(InvalidArgumentError) as caught:
+            async for _ in other.stream("hello", cache=True):
+                pass
+        _is_refused(caught.value)
+    assert not sim.requests
+    # Neither the circuit nor the next call is touched by it.
+    assert client.generate("hello", cache=False).text
+    assert client.state()[0].failures_in_row == 0
+
+
+def test_a_provider_of_ones_own_is_told_about_the_cache() -> None:
+    seen: list[bool | None] = []
+
+    class Own(LlmProvider):
+        def generate(self, request: LlmRequest) -> str:
+            seen.append(request.cache)
+            return "ok"
+
+    client = LiterLLM(Own())
+    for cache in (True, False, None):
+        assert client.generate("hello", cache=cache).text == "ok"
+    assert seen == [True, False, None]
 
 
 def test_answers_age_and_are_bounded(sim: Simulator) -> None:

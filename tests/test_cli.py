@@ -447,3 +447,29 @@ def test_sim_refuses_what_cannot_be(sim: Simulator, tmp_path: Path) -> None:
     result = run("sim", "--port", sim.address.rpartition(":")[2])
     assert result.exit_code == 1
     one_line(result, "in use")
+
+
+def test_a_file_of_several_deployments(sim: Simulator, tmp_path: Path) -> None:
+    url = sim.base_url("openai")
+    one = f'[[deployments]]\nprovider = "openai/MODEL"\nbase_url = "{url}"\napi_key = "${{OPENAI_API_KEY}}"\n'
+    (tmp_path / "liter-llm.toml").write_text(one.replace("MODEL", "a") + one.replace("MODEL", "b"))
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    os.chdir(inner)
+    sim.rules = [{"match": {"model": "a"}, "fault": {"status": 503}}]
+    assert run("ask", "[echo] hello", model=None).output == "hello\n"
+    assert [seen.body["model"] for seen in sim.requests] == ["a", "b"]
+    shown = run("doctor", model=None).output
+    assert "openai/a" in shown
+    assert "openai/b" in shown
+    assert KEY not in shown
+    checked = run("config", "check", model=None)
+    assert (checked.exit_code, checked.output) == (
+        0,
+        f"{tmp_path / 'liter-llm.toml'}: no fault found (openai/a, openai/b)\n",
+    )
+    # Options of the command line hold for all of them.
+    assert "--base-url" in run("ask", "--help").output
+    refused = run("ask", "--base-url", "http://127.0.0.1:9", "hello", model=None)
+    assert refused.exit_code == 1
+    assert len(sim.requests) == 2

@@ -6,6 +6,7 @@ Python runs against the simulator. A block that cannot run stands after an HTML 
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import os
 import re
@@ -20,6 +21,8 @@ from urllib.parse import unquote
 import click
 import pytest
 
+import liter_llm
+from liter_llm import errors
 from liter_llm.testing import Simulator
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,13 +173,15 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def _program() -> click.Command:
-    """The command line's root: what the installed script calls, or the group its module holds."""
+    """The command line's root: what the installed script calls, or the group beside it."""
     (entry,) = entry_points(group="console_scripts", name="liter-llm")
     loaded = entry.load()
     if isinstance(loaded, click.Command):
         return loaded
     module = importlib.import_module(entry.module)
-    return next(value for value in vars(module).values() if isinstance(value, click.Group))
+    found = module.program
+    assert isinstance(found, click.Group)
+    return found
 
 
 def help_text(path: tuple[str, ...]) -> str:
@@ -231,3 +236,68 @@ def test_the_demo_runs(environment: dict[str, str]) -> None:
     for provider in ("openai", "anthropic", "azure"):
         for mode in ("whole", "stream"):
             assert re.search(rf"^{provider} +simulator +{mode} ", done.stdout, re.MULTILINE), done.stdout
+    # The router: one dies, the answers continue, and the table says who answered and why.
+    calls = re.findall(r"^call (\d): (.*)$", done.stdout, re.MULTILINE)
+    first, second = "openai/gpt-4o-mini", "azure/gpt-4o"
+    assert [route for _, route in calls] == [
+        *[f"{first} (answered)"] * 2,
+        f"{first} (overloaded) -> {second} (answered)",
+        *[f"{second} (answered)"] * 3,
+    ]
+    for line in (f"{first} +failed: overloaded .503.", f"{second} +chosen", "anthropic/.* stood by"):
+        assert re.search(rf"^  {line}", done.stdout, re.MULTILINE), done.stdout
+
+
+def table_names(page: Path) -> list[str]:
+    """What stands in code marks in the first cells of the page's tables."""
+    rows = re.findall(r"^\| (`[^|]+) \| *\S", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+
+
+def test_the_python_page_has_every_public_name_once() -> None:
+    assert sorted(table_names(ROOT / "docs/python.md")) == sorted(liter_llm.__all__)
+
+
+def test_the_page_of_errors_has_every_class_and_kind() -> None:
+    text = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    # The tables above the first heading: one by kind, one of the classes that share a kind.
+    table = re.findall(r"^\| `(\w+)` \|(.*)\|$", text.partition("\n## ")[0], re.MULTILINE)
+    kinds = {name: re.findall(r"`(\w+)`", rest)[0] for name, rest in table if name.islower()}
+    assert {kind: cls.__name__ for kind, cls in errors._Classes.by_kind.items()} == kinds
+    others = {name: re.findall(r"`(\w+)`", rest.split("|")[-1]) for name, rest in table if not name.islower()}
+    assert {*kinds.values(), *others, "LiterLlmError"} == set(errors.__all__)
+    for name, bases in others.items():
+        for base in bases:
+            if base[0].isupper():
+                assert issubclass(
+                    getattr(errors, name), getattr(errors, base, None) or getattr(builtins, base)
+                )
+
+
+def test_the_index_lists_every_page() -> None:
+    index = ROOT / "docs/README.md"
+    text = index.read_text(encoding="utf-8")
+    linked = {(index.parent / found["target"]).resolve() for found in LINK.finditer(text)}
+    assert {page for page in ROOT.glob("docs/**/*.md") if page != index} <= linked
+
+
+def test_the_page_of_promises_names_every_test_of_a_row() -> None:
+    text = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \|([^|]*)\|([^|]*)\|", text, re.MULTILINE)
+    named: dict[int, set[str]] = {}
+    for row, _, tests in rows:
+        named.setdefault(int(row), set()).update(re.findall(r"`([\w/.]+)`", tests))
+    wanted = {*range(1, 15), 16, 17, 26, 27, 29, 30, 31, 37, *range(40, 44)}
+    assert set(named) == wanted
+    rust, python = ROOT / "crates/liter-llm/tests", ROOT / "tests/promises"
+    holding: dict[int, set[str]] = {}
+    for folder, pattern in ((rust, r"\bfn row_(\d+)_"), (python, r"\bdef test_row_(\d+)_")):
+        for path in (*folder.rglob("*.rs"), *folder.rglob("test_*.py")):
+            for row in re.findall(pattern, path.read_text(encoding="utf-8")):
+                holding.setdefault(int(row), set()).add(str(path.relative_to(folder)))
+    for row, files in holding.items():
+        assert files <= named[row], f"row {row}"
+    for row, files in named.items():
+        assert holding[row], f"row {row} has no function of its number"
+        for file in files:
+            assert (rust / file).is_file() or (python / file).is_file(), file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import subprocess
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from liter_llm import APITimeoutError, AsyncLiterLLM, LiterLLM, LiterLlmError
+import liter_llm
+from liter_llm import APITimeoutError, AsyncLiterLLM, LiterLLM, LiterLlmError, forks
 from liter_llm.testing import Simulator
 
 SLOW = {"fault": {"delay_ms": 5000}}
@@ -235,6 +237,29 @@ def test_import_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"asyncio", "socket", "ssl", "click", "pydantic", "urllib.request", "http.client"}
+
+
+def functions_of(tree: ast.Module) -> list[ast.AST]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_every_late_import_is_finished_before_a_fork() -> None:
+    """The list is what the sources import in functions, with the two exceptions that it names."""
+    package = Path(liter_llm.__file__).parent
+    late: set[str] = set()
+    for source in package.glob("*.py"):
+        tree = ast.parse(source.read_text())
+        functions = [
+            node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+        for node in (node for function in functions for node in ast.walk(function)):
+            if isinstance(node, ast.Import):
+                late |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                late.add(f"liter_llm.{node.module}" if node.level else str(node.module))
+    listed = {*forks.IMPORTED_LATER, *forks.FINISHED_WHEN_BEGUN}
+    assert late - listed - {"concurrent.futures", "pydantic_core"} == set()
+    assert listed - late - {"asyncio"} == set()
 
 
 def test_closing_a_stream_frees_a_reading_thread(sim: Simulator) -> None:

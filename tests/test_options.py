@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from liter_llm import CacheOptions, CircuitOptions, ConfigError, HedgeOptions, LiterLLM, ProviderConfig
+from liter_llm import (
+    CacheOptions,
+    CircuitOptions,
+    ConfigError,
+    HedgeOptions,
+    InvalidArgumentError,
+    LiterLLM,
+    ProviderConfig,
+)
+from liter_llm.config_schema import engine_options
 from liter_llm.requests import RequestFields
 from liter_llm.testing import Simulator
 
@@ -31,21 +41,18 @@ def test_the_table_has_every_option() -> None:
 
 
 def test_the_engine_knows_every_option() -> None:
-    source = (ROOT / "crates/liter-llm/src/config.rs").read_text()
-    listed = re.search(r"const FIELDS: &\[&str\] = &\[(.*?)\];", source, re.DOTALL)
-    assert listed is not None
-    assert set(re.findall(r'"(\w+)"', listed[1])) == set(ProviderConfig.__slots__)
+    assert set(engine_options()["deployment"]) == set(ProviderConfig.__slots__)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"circuit": {"probe": 2}}, "did you mean `probes`"),
-        ({"circuit": CircuitOptions(failures=0)}, "at least 1"),
+        ({"circuit": {"failures": 0}}, "`circuit`: `failures` of 0 is not a whole number of at least 1"),
         ({"circuit": 3}, "CircuitOptions"),
-        ({"hedge": HedgeOptions(budget=2)}, "share above 0"),
+        ({"hedge": {"budget": 2}}, "share above 0"),
         ({"hedge": {"after": -1}}, "positive number of seconds"),
-        ({"cache": CacheOptions(ttl=float("nan"))}, "positive number of seconds"),
+        ({"cache": {"ttl": float("nan")}}, "positive number of seconds"),
         ({"concurrency": 0}, "at least 1"),
         ({"rpm": True}, "whole number"),
         ({"tpm": 1.5}, "whole number"),
@@ -56,6 +63,41 @@ def test_what_cannot_work_is_refused(options: dict[str, Any], words: str) -> Non
     with pytest.raises(ConfigError, match=words) as caught:
         ProviderConfig("openai", **options)
     assert caught.value.param == next(iter(options))
+
+
+@pytest.mark.parametrize(
+    ("made", "field", "value", "words"),
+    [
+        (CircuitOptions, "failures", 0, "whole number of at least 1; the default is 5"),
+        (CircuitOptions, "failures", True, "whole number"),
+        (CircuitOptions, "failures", 1 << 63, "whole number"),
+        (CircuitOptions, "probes", 1.5, "whole number of at least 1; the default is 1"),
+        (CircuitOptions, "open_time", 0, "positive number of seconds; the default is 30"),
+        (CircuitOptions, "open_time", float("nan"), "positive number of seconds"),
+        (HedgeOptions, "after", -1, "positive number of seconds"),
+        (HedgeOptions, "after", "1", "positive number of seconds"),
+        (HedgeOptions, "budget", 0, "share above 0 up to 1; the default is 0.05"),
+        (HedgeOptions, "budget", 1.01, "share above 0 up to 1"),
+        (CacheOptions, "max_bytes", 0, "whole number of at least 1"),
+        (CacheOptions, "ttl", float("inf"), "positive number of seconds; the default is 300"),
+    ],
+)
+def test_the_layers_options_are_checked_when_they_are_made(
+    made: type[Any], field: str, value: object, words: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=words) as caught:
+        made(**{field: value})
+    assert caught.value.param == field
+    assert f"`{field}` of {value!r}" in str(caught.value)
+
+
+def test_layers_options_that_can_work_are_taken() -> None:
+    for options in (
+        CircuitOptions(failures=1, open_time=0.5, probes=3),
+        HedgeOptions(after=None, budget=1),
+        CacheOptions(max_bytes=1, ttl=1),
+    ):
+        assert pickle.loads(pickle.dumps(options)) == options
 
 
 def test_a_file_has_the_same_options(tmp_path: Path) -> None:

@@ -107,10 +107,10 @@ def test_the_idle_limit_counts_from_the_last_event(sim: Simulator) -> None:
     assert caught.value.partial.text
 
 
-def test_a_second_task_that_reads_the_same_stream_is_told(sim: Simulator) -> None:
+def test_a_second_task_that_reads_the_same_stream_is_told() -> None:
     """The first would otherwise wait for ever: there is one place for a waiting task."""
 
-    async def main() -> None:
+    async def main(sim: Simulator) -> None:
         stream = AsyncLiterLLM(sim.config("openai")).stream("hello")
 
         async def read() -> bool:
@@ -125,4 +125,6 @@ def test_a_second_task_that_reads_the_same_stream_is_told(sim: Simulator) -> Non
         assert sorted(await asyncio.wait_for(asyncio.gather(read(), read()), 10)) == [False, True]
         assert stream.response.text
 
-    asyncio.run(main())
+    # Each event comes late, so that the first task does wait.
+    with Simulator(rules=[{"fault": {"event_delay_ms": 50}}]) as slow:
+        asyncio.run(main(slow))

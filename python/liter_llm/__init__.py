@@ -6,7 +6,11 @@
 >>> client.generate(prompt="Explain the CAP theorem in 3 sentences.", max_tokens=150).text  # doctest: +SKIP
 """
 
+from typing import TYPE_CHECKING
+
+from . import forks
 from ._native import __version__
+from .catalog import Catalog, ModelInfo, ModelLimits
 from .client import AsyncLiterLLM, LiterLLM
 from .config import ProviderConfig
 from .content import (
@@ -60,15 +64,18 @@ from .errors import (
     UnprocessableEntityError,
     UnsupportedError,
 )
-from .layers import CacheOptions, CircuitOptions, HedgeOptions
+from .layers import CacheOptions, CircuitOptions, HedgeOptions, PriceOptions
 from .provider import LlmProvider
 from .requests import RequestFields
 from .retry import retry, retry_async
+from .route import Route, RouteCandidate, RouteOptions
 from .secret import Secret
 from .streams import AsyncLlmStream, LlmStream
 from .types import (
     Adjustment,
     Attempt,
+    Cost,
+    CostPart,
     DeploymentState,
     Facts,
     FinishReason,
@@ -81,6 +88,34 @@ from .types import (
     Usage,
 )
 
+if TYPE_CHECKING:
+    from .router import (
+        Budget,
+        BudgetSpend,
+        BudgetWindow,
+        Canary,
+        CanaryArm,
+        CanaryArms,
+        CanaryEvidence,
+        CanaryReport,
+        Candidate,
+        DeploymentStatistics,
+        Endpoint,
+        Guard,
+        Heatmap,
+        HeatmapCell,
+        HeatmapRow,
+        Mirror,
+        MirrorReport,
+        Policy,
+        PolicyFailures,
+        PolicyRequest,
+        ProviderRouter,
+        RouterStatistics,
+        Spend,
+        SpendOf,
+    )
+
 __all__ = [
     "APIConnectionError",
     "APITimeoutError",
@@ -92,9 +127,19 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "Base64Source",
+    "Budget",
     "BudgetExceededError",
+    "BudgetSpend",
+    "BudgetWindow",
     "CacheOptions",
     "CallCancelledError",
+    "Canary",
+    "CanaryArm",
+    "CanaryArms",
+    "CanaryEvidence",
+    "CanaryReport",
+    "Candidate",
+    "Catalog",
     "CircuitOpenError",
     "CircuitOptions",
     "ConfigError",
@@ -102,12 +147,20 @@ __all__ = [
     "ContentBlock",
     "ContentFilterError",
     "ContextLengthError",
+    "Cost",
+    "CostPart",
     "DecodeError",
     "DeploymentState",
+    "DeploymentStatistics",
     "DocumentBlock",
+    "Endpoint",
     "Facts",
     "FileSource",
     "FinishReason",
+    "Guard",
+    "Heatmap",
+    "HeatmapCell",
+    "HeatmapRow",
     "HedgeOptions",
     "ImageBlock",
     "InternalServerError",
@@ -120,7 +173,11 @@ __all__ = [
     "LlmRequest",
     "LlmResponse",
     "LlmStream",
+    "Mirror",
+    "MirrorReport",
     "MissingKeyError",
+    "ModelInfo",
+    "ModelLimits",
     "NoCandidateError",
     "NotFoundError",
     "OpaqueBlock",
@@ -129,7 +186,12 @@ __all__ = [
     "OverloadedError",
     "ParsedResponse",
     "PermissionDeniedError",
+    "Policy",
+    "PolicyFailures",
+    "PolicyRequest",
+    "PriceOptions",
     "ProviderConfig",
+    "ProviderRouter",
     "QuotaExhaustedError",
     "RateLimitError",
     "ReasoningBlock",
@@ -137,7 +199,13 @@ __all__ = [
     "RequestFields",
     "RequestTooLargeError",
     "Role",
+    "Route",
+    "RouteCandidate",
+    "RouteOptions",
+    "RouterStatistics",
     "Secret",
+    "Spend",
+    "SpendOf",
     "StreamInterruptedError",
     "StreamNotFinishedError",
     "TextBlock",
@@ -156,3 +224,20 @@ __all__ = [
     "retry",
     "retry_async",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # What is not here yet belongs to routers; those who have one deployment do not pay for their import.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .router import exported
+
+    globals()[name] = found = exported(name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+forks.register()

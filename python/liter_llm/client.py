@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, cast, overload
 
 import msgspec
 
 from ._native import Engine, EngineError
-from .config import ConfigDocument, ProviderConfig, load_config
-from .errors import ConfigError, from_engine
+from .config import ConfigDocument, ProviderConfig
+from .errors import ConfigError, LiterLlmError, from_engine, told
 from .requests import Prompt, RequestFields, encode_request
 from .streams import AsyncLlmStream, LlmStream
 from .types import DeploymentState, LlmResponse, ParsedResponse
@@ -18,6 +18,8 @@ from .types import DeploymentState, LlmResponse, ParsedResponse
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .config_file import Loaded
+    from .config_live import LiveConfig
     from .provider import LlmProvider
     from .structured import Output
 
@@ -40,6 +42,12 @@ def _streamed(body: bytes) -> LlmResponse:
 class _Client:
     """What both clients share: configuration, engine, how a request is written and an answer read."""
 
+    _document: ConfigDocument | None = None
+    #: What answers instead of a configured deployment: a provider written in Python, or a router.
+    _provider: LlmProvider | None = None
+    _file: LiveConfig | None = None
+    _engine: Engine
+
     def __init__(self, config: ProviderConfig | str | LlmProvider, **unknown: Never) -> None:
         for option in list(unknown):
             # Tools that show the variables of a traceback are not to show a key.
@@ -52,9 +60,8 @@ class _Client:
         if isinstance(config, str):
             config = ProviderConfig.from_string(config)
         if isinstance(config, ProviderConfig):
-            self._set_up(ConfigDocument(config), None)
+            self._set_up(ConfigDocument(config))
             return
-        from .host import ProviderHost
         from .provider import LlmProvider
 
         if not isinstance(config, LlmProvider):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -63,43 +70,87 @@ class _Client:
                 f"not {type(config).__name__}",
                 param="config",
             )
-        self._set_up(None, ProviderHost(config))
+        self._provider = config
+        engine = config._liter_llm_engine  # pyright: ignore[reportPrivateUsage]
+        if engine is not None:
+            self._engine = engine.share()
+            return
+        from .host import ProviderHost
 
-    def _set_up(self, document: ConfigDocument | None, host: Any) -> None:
+        host = ProviderHost(config)
+        self._engine = Engine(msgspec.json.encode({"deployment": {"provider": host.name}}), {0: host})
+
+    def _set_up(self, document: ConfigDocument) -> None:
         self._document = document
-        self._host = host
         try:
-            self._engine = Engine(b"{}" if document is None else document.border(), host)
+            self._engine = Engine(document.border())
         except EngineError as error:
             failure = from_engine(error)
-            if document is not None and document.source is not None:
-                failure.args = (f"{document.source}: {failure}",)
             raise failure from failure.__cause__
 
     @classmethod
-    def from_config(cls, path: str | os.PathLike[str] | None = None) -> Self:
-        """A client from a configuration file.
+    def from_config(cls, path: str | os.PathLike[str] | None = None, *, watch: bool = False) -> Self:
+        """A client from a configuration file: over one deployment, or over several with a router.
 
         Args:
-            path: The TOML file; without one, the environment's `LITER_LLM_CONFIG` names it, else it is
-                `liter-llm.toml` in the working folder.
+            path: The TOML file; without one, the environment's `LITER_LLM_CONFIG` names it, else it is the
+                first `liter-llm.toml` in the working folder and those above it.
+            watch: Whether to reload when the file changes. A file that cannot work changes nothing: it is
+                logged under `liter_llm` and told by `config_error`.
 
         Raises:
-            ConfigError: There is no such file, or something in it cannot work; the message names file and
-            key.
+            ConfigError: There is no such file, or something in it cannot work; the message names file, line
+            and key.
         """
+        from .config_file import load
+
+        return cls._over_file(load(path), watch=watch)
+
+    @classmethod
+    def _over_file(cls, loaded: Loaded, *, watch: bool) -> Self:
+        from .config_live import over_file
+
         client = cls.__new__(cls)
-        client._set_up(load_config(path), None)
+        client._engine, client._file = over_file(loaded, watch=watch)
         return client
+
+    def reload(self) -> None:
+        """Reads the configuration file again, for the calls to come; those in flight end under the old one.
+
+        Statistics, open circuits and used limits of deployments that stay the same are kept.
+
+        Raises:
+            LiterLlmError: The file cannot work, the client was not made from one, or it is closed. Nothing
+            has changed.
+        """
+        if self._file is None:
+            remedy = "there is nothing to reload"
+            if getattr(self._provider, "config_error", self) is not self:
+                remedy = "reload its router"
+            raise ConfigError(f"this client was not made from a file: {remedy}", param="path")
+        self._file.reload()
+
+    @property
+    def config_error(self) -> LiterLlmError | None:
+        """Why the newest reload of the configuration file failed; `None` when it did not."""
+        return None if self._file is None else self._file.error
 
     @property
     def config(self) -> ProviderConfig | None:
-        """The configuration; `None` for a client over a provider written in Python."""
+        """The configuration; `None` for several deployments and for a provider written in Python."""
+        if self._file is not None:
+            loaded = self._file.loaded
+            return loaded.deployments[0] if loaded.single else None
         return None if self._document is None else self._document.deployment
+
+    def _end(self) -> None:
+        if self._file is not None:
+            self._file.stop()
+        self._engine.close()
 
     def describe(self) -> dict[str, Any]:
         """Where calls go: provider, model, base URL, where the key comes from. No secrets."""
-        facts: dict[str, Any] = msgspec.json.decode(self._engine.describe())
+        facts: dict[str, Any] = msgspec.json.decode(told(self._engine.describe))
         return facts
 
     def state(self) -> list[DeploymentState]:
@@ -107,7 +158,7 @@ class _Client:
 
         One entry, and one more for each other model or key that calls have named.
         """
-        return msgspec.json.decode(self._engine.state(), type=list[DeploymentState])
+        return msgspec.json.decode(told(self._engine.state), type=list[DeploymentState])
 
     def clear_cache(self) -> None:
         """Forgets all cached answers; those on their way are kept when they arrive.
@@ -115,20 +166,20 @@ class _Client:
         Raises:
             CallCancelledError: The client is closed.
         """
-        try:
-            self._engine.clear_cache()
-        except EngineError as error:
-            failure = from_engine(error)
-            raise failure from failure.__cause__
+        told(self._engine.clear_cache)
 
     def __repr__(self) -> str:
-        if self._document is None:
-            return f"{type(self).__name__}({self._host.provider!r})"
-        config = self._document.deployment
-        return f"{type(self).__name__}({'/'.join(part for part in (config.provider, config.model) if part)})"
+        config = self.config
+        if config is not None:
+            shown = "/".join(part for part in (config.provider, config.model) if part)
+        else:
+            shown = repr(self._provider) if self._file is None else self._file.loaded.path
+        return f"{type(self).__name__}({shown})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self._document, None if self._host is None else self._host.provider))
+        if self._file is not None:
+            return (_rebuild_from_file, (type(self), self._file.loaded, self._file.watched))
+        return (_rebuild, (type(self), self._document, self._provider))
 
     @staticmethod
     def _output(output: object, fields: dict[str, Any]) -> Output:
@@ -145,21 +196,25 @@ class _Client:
 
 
 def _rebuild(cls: type[_Client], document: ConfigDocument | None, provider: LlmProvider | None) -> _Client:
-    if provider is not None:
-        return cls(provider)
+    if document is None:
+        return cls(cast("LlmProvider", provider))
     client = cls.__new__(cls)
-    client._set_up(document, None)  # pyright: ignore[reportPrivateUsage]
+    client._set_up(document)  # pyright: ignore[reportPrivateUsage]
     return client
 
 
+def _rebuild_from_file(cls: type[_Client], loaded: Loaded, watch: bool) -> _Client:  # noqa: FBT001
+    return cls._over_file(loaded, watch=watch)  # pyright: ignore[reportPrivateUsage]
+
+
 class LiterLLM(_Client):
-    """A client for one deployment.
+    """A client for one deployment, or for a router over several.
 
     Threads may share it; a forked process may go on using it. `close()` is polite, not required.
 
     Args:
-        config: A `ProviderConfig`; or `provider/model`, with key and base URL from the environment; or an
-            `LlmProvider` of your own.
+        config: A `ProviderConfig`; or `provider/model`, with key and base URL from the environment; or a
+            `ProviderRouter`; or an `LlmProvider` of your own.
 
     Raises:
         ConfigError: The configuration cannot work; the message names the option and the remedy.
@@ -217,7 +272,7 @@ class LiterLLM(_Client):
 
     def close(self) -> None:
         """Closes idle connections. Calls made afterwards raise `CallCancelledError`."""
-        self._engine.close()
+        self._end()
 
     def __enter__(self) -> Self:
         return self
@@ -229,11 +284,13 @@ class LiterLLM(_Client):
 
 
 class AsyncLiterLLM(_Client):
-    """A client for one deployment, for asyncio, uvloop and trio. It may be used from several event loops.
+    """A client for one deployment or a router, for asyncio, uvloop and trio.
+
+    It may be used from several event loops.
 
     Args:
-        config: A `ProviderConfig`; or `provider/model`, with key and base URL from the environment; or an
-            `LlmProvider` of your own.
+        config: A `ProviderConfig`; or `provider/model`, with key and base URL from the environment; or a
+            `ProviderRouter`; or an `LlmProvider` of your own.
 
     Raises:
         ConfigError: The configuration cannot work; the message names the option and the remedy.
@@ -301,7 +358,7 @@ class AsyncLiterLLM(_Client):
 
     def close(self) -> Awaitable[None]:
         """Closes idle connections, at once; the result may be awaited. Later calls are refused."""
-        self._engine.close()
+        self._end()
         return _Done()
 
     def aclose(self) -> Awaitable[None]:
@@ -314,7 +371,7 @@ class AsyncLiterLLM(_Client):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._engine.close()
+        self._end()
 
 
 class _Done:

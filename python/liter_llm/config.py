@@ -1,15 +1,16 @@
-"""Configuration of a deployment, and the configuration file."""
+"""Configuration of a deployment."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, cast, final
 
 import msgspec
 
+from .catalog import base_path
 from .errors import ConfigError, unknown_name
-from .layers import CacheOptions, CircuitOptions, HedgeOptions, LayerOptions
+from .layers import CacheOptions, CircuitOptions, HedgeOptions, LayerOptions, PriceOptions
 from .secret import Secret
 
 if TYPE_CHECKING:
@@ -22,11 +23,12 @@ _LAYERS: dict[str, type[LayerOptions]] = {
     "circuit": CircuitOptions,
     "hedge": HedgeOptions,
     "cache": CacheOptions,
+    "price": PriceOptions,
 }
 #: A vendor field with one of these in its name is not shown; the engine goes by the same words.
 _SECRET_WORDS = ("auth", "key", "token", "secret", "password", "cookie", "credential", "signature")
 #: Not encryption: it keeps a pickle from showing a key to whoever looks through a file or a log.
-_VEIL = bytes(byte ^ 0xA5 for byte in range(256))
+VEIL = bytes(byte ^ 0xA5 for byte in range(256))
 _MOST_RETRIES = 100
 _CHOICES: dict[str, tuple[str, ...]] = {"api": ("chat", "responses"), "transport": ("http", "websocket")}
 _FIELDS = (
@@ -47,6 +49,12 @@ _FIELDS = (
     "organization",
     "project",
     "region",
+    "weight",
+    "priority",
+    "tags",
+    "supports",
+    "context",
+    "price",
     "timeout",
     "connect_timeout",
     "first_byte_timeout",
@@ -96,7 +104,16 @@ class ProviderConfig:
         managed_identity: Azure: use the machine's managed identity.
         organization: OpenAI: the organization billed.
         project: OpenAI: the project billed.
-        region: The region, where the provider has them.
+        region: The region: a word of your own, for a router's `regions`.
+        weight: The share of traffic under a router's policy `weighted`, beside the other deployments'
+            weights. Default 1.
+        priority: The rank under a router's policy `priority`, lower first. Default 0.
+        tags: Words of your own for routing, for instance `{"fast", "zero-retention"}`.
+        supports: What the deployment can do, where the catalogue does not know or is wrong: for instance
+            `{"tools": True, "image_input": False}`.
+        context: The most tokens of input and output together, where the catalogue does not know or is wrong.
+        price: What the deployment charges, in US dollars for a million tokens, in place of the catalogue's
+            prices: `PriceOptions`, or a dict such as `{"input": 0.15, "output": 0.6}`.
         timeout: The limit for a whole call in seconds, retries and waits included. Default 600.
         connect_timeout: The limit for making a connection in seconds. Default 10.
         first_byte_timeout: The limit for the first byte of an answer in seconds. Default 120.
@@ -139,6 +156,12 @@ class ProviderConfig:
     organization: str | None
     project: str | None
     region: str | None
+    weight: float | None
+    priority: int | None
+    tags: Collection[str] | None
+    supports: Mapping[str, bool] | None
+    context: int | None
+    price: PriceOptions | None
     timeout: float | None
     connect_timeout: float | None
     first_byte_timeout: float | None
@@ -176,6 +199,12 @@ class ProviderConfig:
         organization: str | None = None,
         project: str | None = None,
         region: str | None = None,
+        weight: float | None = None,
+        priority: int | None = None,
+        tags: Collection[str] | None = None,
+        supports: Mapping[str, bool] | None = None,
+        context: int | None = None,
+        price: PriceOptions | Mapping[str, Any] | None = None,
         timeout: float | None = None,
         connect_timeout: float | None = None,
         first_byte_timeout: float | None = None,
@@ -243,7 +272,8 @@ class ProviderConfig:
         return isinstance(other, ProviderConfig) and list(self._given()) == list(other._given())
 
     def __hash__(self) -> int:
-        return hash(tuple((name, value) for name, value in self._given() if name not in {"headers", "extra"}))
+        unhashable = {"headers", "extra", "supports"}
+        return hash(tuple((name, value) for name, value in self._given() if name not in unhashable))
 
     def __repr__(self) -> str:
         return f"ProviderConfig({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
@@ -252,13 +282,13 @@ class ProviderConfig:
         import pickle
 
         # All of it: headers, URLs and vendor fields may hold secrets as well.
-        return (_rebuild, (pickle.dumps(dict(self._given())).translate(_VEIL),))
+        return (_rebuild, (pickle.dumps(dict(self._given())).translate(VEIL),))
 
 
 def _rebuild(given: bytes) -> ProviderConfig:
     import pickle
 
-    return ProviderConfig(**pickle.loads(given.translate(_VEIL)))  # noqa: S301 - inside a pickle already
+    return ProviderConfig(**pickle.loads(given.translate(VEIL)))  # noqa: S301 - inside a pickle already
 
 
 def _masked(option: str, value: Any) -> Any:
@@ -301,7 +331,7 @@ def _checked(option: str, value: Any) -> Any:
             raise _bad(option, "is missing: give a provider's name, for instance `openai`")
         return None
     if option in _LAYERS:
-        return value if isinstance(value, bool) else _LAYERS[option].read(option, value)
+        return value if isinstance(value, bool) and option != "price" else _LAYERS[option].read(option, value)
     if option == "federated_token_file" and isinstance(value, os.PathLike):
         value = os.fspath(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return _CHECKS.get(option, _text)(option, value)  # pyright: ignore[reportUnknownArgumentType]
@@ -323,6 +353,34 @@ def _count(option: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 32:
         raise _bad(option, f"{value!r} is not a whole number of at least 1; leave it out for no limit")
     return value
+
+
+def _weight(option: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise _bad(option, f"{value!r} is not a number from 0 up")
+    return float(value)
+
+
+def _rank(option: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
+        raise _bad(option, f"{value!r} is not a whole number from 0 up")
+    return value
+
+
+def _words(option: str, value: object) -> tuple[str, ...]:
+    from .route import words
+
+    return words(option, value, ConfigError)
+
+
+def _abilities(option: str, value: object) -> dict[str, bool]:
+    if not isinstance(value, Mapping):
+        raise _bad(option, f"must be a dict like {{'tools': True}}, not {type(value).__name__}")
+    abilities: dict[object, object] = dict(value)  # pyright: ignore[reportUnknownArgumentType]
+    for name, able in abilities.items():
+        if not isinstance(name, str) or not isinstance(able, bool):
+            raise _bad(option, f"{name!r}: {able!r} does not say of an ability whether it is there")
+    return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 def _retries(option: str, value: object) -> int:
@@ -411,7 +469,11 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     **dict.fromkeys(_SECRETS, _secret),
     **dict.fromkeys(_DURATIONS, _seconds),
     **dict.fromkeys(("managed_identity", "resend_after_send"), _switch),
-    **dict.fromkeys(("concurrency", "rpm", "tpm"), _count),
+    **dict.fromkeys(("concurrency", "rpm", "tpm", "context"), _count),
+    "weight": _weight,
+    "priority": _rank,
+    "tags": _words,
+    "supports": _abilities,
     "max_retries": _retries,
     "headers": _headers,
     "extra": _extra,
@@ -426,15 +488,12 @@ class ConfigDocument(msgspec.Struct, frozen=True):
 
     deployment: ProviderConfig
     providers: dict[str, Any] = {}
-    source: str | None = None
 
     def border(self) -> bytes:
         """The document as the engine takes it. It holds the secrets: it goes nowhere else."""
-        return msgspec.json.encode({"deployment": self.deployment._revealed(), "providers": self.providers})  # pyright: ignore[reportPrivateUsage]
-
-
-def load_config(path: str | os.PathLike[str] | None = None) -> ConfigDocument:
-    """Reads a configuration file; see `config_file`."""
-    from .config_file import read
-
-    return read(path)
+        document = {
+            "deployment": self.deployment._revealed(),  # pyright: ignore[reportPrivateUsage]
+            "providers": self.providers,
+            "catalog_base": base_path(),
+        }
+        return msgspec.json.encode(document)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
 
 import msgspec
 
+from ._native import EngineError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .route import Route
     from .types import Attempt, LlmResponse
 
 __all__ = [
@@ -64,6 +69,7 @@ class LiterLlmError(RuntimeError):
         phase: Where a connection or time limit failed: `dns`, `refused`, `tls`, `proxy`, `reset`, `connect`,
             `first_byte`, `idle`, `total`.
         partial: The answer as far as it had come when a stream broke.
+        route: Why the call went where it went, where there was a choice.
     """
 
     kind: str = "provider_error"
@@ -86,6 +92,7 @@ class LiterLlmError(RuntimeError):
         param: str | None = None,
         phase: str | None = None,
         partial: LlmResponse | None = None,
+        route: Route | None = None,
     ) -> None:
         super().__init__(text)
         self.message = text if message is None else message
@@ -103,6 +110,7 @@ class LiterLlmError(RuntimeError):
         self.param = param
         self.phase = phase
         self.partial = partial
+        self.route = route
 
     def __str__(self) -> str:
         # OSError, a base of two of the classes, would print its own arguments.
@@ -354,6 +362,19 @@ def send_along(error: BaseException) -> str:
     return text
 
 
+_T = TypeVar("_T")
+_Given = TypeVarTuple("_Given")
+
+
+def told(ask: Callable[[*_Given], _T], *given: *_Given) -> _T:
+    """What the native module answers; what it raises is raised as this package's exception."""
+    try:
+        return ask(*given)
+    except EngineError as error:
+        failure = from_engine(error)
+        raise failure from failure.__cause__
+
+
 def from_engine(error: Exception) -> LiterLlmError:
     """The exception for what the native module raised, with `__cause__` set. The caller raises it."""
     payload = error.args[0] if error.args else b""
@@ -365,12 +386,17 @@ def from_engine(error: Exception) -> LiterLlmError:
         return LiterLlmError(str(error))
     attempts: list[Attempt] = []
     partial: LlmResponse | None = None
+    route: Route | None = None
     if "attempts" in detail or "partial" in detail:
         from .types import Attempt, LlmResponse
 
         attempts = msgspec.convert(detail.get("attempts", []), list[Attempt])
         if detail.get("partial") is not None:
             partial = msgspec.convert(detail["partial"], LlmResponse)
+    if detail.get("route") is not None:
+        from .route import Route
+
+        route = msgspec.convert(detail["route"], Route)
     status: int | None = detail.get("status_code")
     message: str = detail.get("message", "")
     cls = _Classes.find(kind, status, before_send=bool(detail.get("before_send")))
@@ -390,6 +416,7 @@ def from_engine(error: Exception) -> LiterLlmError:
         param=detail.get("param"),
         phase=detail.get("phase"),
         partial=partial,
+        route=route,
     )
     causes: list[str] = detail.get("causes") or []
     for text in causes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Iterable
 
+from ._native import Engine
 from .types import LlmChunk, LlmRequest, LlmResponse
 
 
@@ -21,9 +22,15 @@ class LlmProvider:
 
     Attributes:
         name: The provider's name, for errors and telemetry.
+
+    In a router a provider may also say of itself what a `ProviderConfig` says of a deployment: attributes
+    named `model`, `region`, `tags`, `weight`, `priority`, `supports`, `context` and `price` are read when the
+    router is made.
     """
 
     name: str = "python"
+    #: The engine behind a provider that is the engine's own: a router.
+    _liter_llm_engine: Engine | None = None
 
     def generate(self, request: LlmRequest) -> LlmResponse | str | Awaitable[LlmResponse | str]:
         """Answers a request: a response, or only its text.

@@ -9,6 +9,7 @@ import msgspec
 
 from .content import ContentBlock, LlmMessage, TextBlock
 from .errors import InvalidArgumentError, unknown_name
+from .route import RouteOptions
 
 #: Text, or texts and blocks that make up one user message.
 Prompt = str | Sequence[str | ContentBlock]
@@ -49,7 +50,9 @@ class RequestFields(TypedDict, total=False):
         timeout: The limit for the whole call in seconds; beats the configuration's.
         max_retries: How often a failed call is sent again; beats the configuration's.
         tenant: Whose call this is: cached and shared answers never cross from one tenant to another.
-        cache: False keeps this call away from the response cache.
+        cache: False keeps this call away from the response cache; True refuses the call where the
+            configuration has none.
+        route: What this call asks of a router: `RouteOptions`, or the same as a dict.
         headers: More HTTP headers for this call.
         extra: Vendor fields, put into the body as they are.
     """
@@ -83,6 +86,7 @@ class RequestFields(TypedDict, total=False):
     max_retries: int | None
     tenant: str | None
     cache: bool | None
+    route: RouteOptions | Mapping[str, Any] | None
     headers: Mapping[str, str] | None
     extra: Mapping[str, Any] | None
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial, update_wrapper, wraps
 from time import monotonic, sleep
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from ._native import retry_wait
 from .errors import APITimeoutError, LiterLlmError
@@ -19,7 +19,7 @@ from .errors import APITimeoutError, LiterLlmError
 if TYPE_CHECKING:
     from .types import Attempt
 
-__all__ = ["AsyncRetry", "retry", "retry_async"]
+__all__ = ["AsyncRetry", "RetryOptions", "retry", "retry_async"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,8 +32,21 @@ RetryOn = type[Exception] | tuple[type[Exception], ...]
 _COROUTINE = 0x80
 
 
-class _Options(NamedTuple):
-    """What a helper was called with."""
+class RetryOptions(TypedDict, total=False):
+    """The options of `retry_async` and `retry`.
+
+    Attributes:
+        max_retries: Repeats after the first try; default 3.
+        timeout: Seconds for everything, waits included; default none. `retry_async` cancels an operation
+            under way; `retry` ends waits and repeats, but cannot cut an operation short. A wait that does not
+            fit is not begun: the last error is raised at once.
+        retry_on: Exceptions to repeat that say nothing of it themselves; default none.
+        base: Upper bound of the first wait in seconds, default 0.5; doubles with each repeat. Waits are drawn
+            evenly between zero and the bound.
+        cap: Upper bound of every such wait, in seconds; default 8.
+        longest_retry_after: The longest `retry_after` that is waited for, in seconds, default 60; an error
+            with a longer one is raised at once.
+    """
 
     max_retries: int
     timeout: float | None
@@ -41,6 +54,17 @@ class _Options(NamedTuple):
     base: float
     cap: float
     longest_retry_after: float
+
+
+class _Options(NamedTuple):
+    """What a helper was called with."""
+
+    max_retries: int = 3
+    timeout: float | None = None
+    retry_on: RetryOn = ()
+    base: float = 0.5
+    cap: float = 8.0
+    longest_retry_after: float = 60.0
 
     def checked(self) -> _Options:
         if not 0 <= self.max_retries < 2**32:
@@ -203,36 +227,14 @@ class AsyncRetry(Generic[P, T]):
 
 @overload
 def retry_async(
-    operation: Callable[P, Awaitable[T]],
-    /,
-    *,
-    max_retries: int = 3,
-    timeout: float | None = None,
-    retry_on: RetryOn = (),
-    base: float = 0.5,
-    cap: float = 8.0,
-    longest_retry_after: float = 60.0,
+    operation: Callable[P, Awaitable[T]], /, **options: Unpack[RetryOptions]
 ) -> AsyncRetry[P, T]: ...
 @overload
 def retry_async(
-    *,
-    max_retries: int = 3,
-    timeout: float | None = None,
-    retry_on: RetryOn = (),
-    base: float = 0.5,
-    cap: float = 8.0,
-    longest_retry_after: float = 60.0,
+    **options: Unpack[RetryOptions],
 ) -> Callable[[Callable[P, Awaitable[T]]], AsyncRetry[P, T]]: ...
 def retry_async(
-    operation: Callable[..., Awaitable[Any]] | None = None,
-    /,
-    *,
-    max_retries: int = 3,
-    timeout: float | None = None,
-    retry_on: RetryOn = (),
-    base: float = 0.5,
-    cap: float = 8.0,
-    longest_retry_after: float = 60.0,
+    operation: Callable[..., Awaitable[Any]] | None = None, /, **options: Unpack[RetryOptions]
 ) -> Any:
     """Runs an operation, and repeats it as long as its error says that this may help.
 
@@ -244,24 +246,17 @@ def retry_async(
 
     Args:
         operation: Takes no arguments, or is the decorated function.
-        max_retries: Repeats after the first try.
-        timeout: Seconds for everything, waits included; an operation under way is cancelled. A wait that does
-            not fit is not begun: the last error is raised at once.
-        retry_on: Exceptions to repeat that say nothing of it themselves.
-        base: Upper bound of the first wait in seconds; doubles with each repeat. Waits are drawn evenly
-            between zero and the bound.
-        cap: Upper bound of every such wait, in seconds.
-        longest_retry_after: The longest `retry_after` that is waited for, in seconds; an error with a longer
-            one is raised at once.
+        **options: See `RetryOptions`.
 
     Raises:
         APITimeoutError: `timeout` ran out; its cause is the last error, `attempts` tells what was sent.
         ValueError: An option is out of range.
+        TypeError: An option is unknown.
     """
-    options = _Options(max_retries, timeout, retry_on, base, cap, longest_retry_after).checked()
+    given = _options(**options)
     if operation is None:
-        return partial(_decorate_async, options)
-    return AsyncRetry(operation, options)
+        return partial(_decorate_async, given)
+    return AsyncRetry(operation, given)
 
 
 def _decorate_async(options: _Options, function: Callable[P, Awaitable[T]]) -> AsyncRetry[P, T]:
@@ -271,49 +266,10 @@ def _decorate_async(options: _Options, function: Callable[P, Awaitable[T]]) -> A
 @overload
 def retry(operation: Callable[P, T], /) -> Callable[P, T]: ...
 @overload
-def retry(
-    operation: Callable[[], T],
-    /,
-    *,
-    max_retries: int,
-    timeout: float | None = None,
-    retry_on: RetryOn = (),
-    base: float = 0.5,
-    cap: float = 8.0,
-    longest_retry_after: float = 60.0,
-) -> T: ...
+def retry(operation: Callable[[], T], /, **options: Unpack[RetryOptions]) -> T: ...
 @overload
-def retry(
-    operation: Callable[[], T],
-    /,
-    *,
-    timeout: float,
-    retry_on: RetryOn = (),
-    base: float = 0.5,
-    cap: float = 8.0,
-    longest_retry_after: float = 60.0,
-) -> T: ...
-@overload
-def retry(
-    operation: Callable[[], T],
-    /,
-    *,
-    retry_on: RetryOn,
-    base: float = 0.5,
-    cap: float = 8.0,
-    longest_retry_after: float = 60.0,
-) -> T: ...
-@overload
-def retry(
-    *,
-    max_retries: int = 3,
-    timeout: float | None = None,
-    retry_on: RetryOn = (),
-    base: float = 0.5,
-    cap: float = 8.0,
-    longest_retry_after: float = 60.0,
-) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
-def retry(operation: Callable[..., Any] | None = None, /, **given: Any) -> Any:
+def retry(**options: Unpack[RetryOptions]) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+def retry(operation: Callable[..., Any] | None = None, /, **options: Unpack[RetryOptions]) -> Any:
     """The sync twin of `retry_async`.
 
     With an operation and an option, `retry(operation, max_retries=3)`, it runs the operation. As a decorator
@@ -321,28 +277,23 @@ def retry(operation: Callable[..., Any] | None = None, /, **given: Any) -> Any:
 
     Args:
         operation: Takes no arguments, or is the decorated function; not a coroutine function.
-        **given: `retry_async`'s options. `timeout` ends waits and repeats, but cannot cut an operation short.
+        **options: See `RetryOptions`.
 
     Raises:
         ValueError: An option is out of range.
         TypeError: An option is unknown, or the operation is a coroutine function.
     """
-    options = _options(**given)
+    given = _options(**options)
     if operation is None:
-        return partial(_decorate, options)
-    return _sync(_plain(operation), options) if given else _decorate(options, operation)
+        return partial(_decorate, given)
+    return _sync(_plain(operation), given) if options else _decorate(given, operation)
 
 
-def _options(
-    *,
-    max_retries: int = 3,
-    timeout: float | None = None,
-    retry_on: RetryOn = (),
-    base: float = 0.5,
-    cap: float = 8.0,
-    longest_retry_after: float = 60.0,
-) -> _Options:
-    return _Options(max_retries, timeout, retry_on, base, cap, longest_retry_after).checked()
+def _options(**options: Unpack[RetryOptions]) -> _Options:
+    for name in options:
+        if name not in _Options._fields:
+            raise TypeError(f"`{name}` is not an option; there are {', '.join(_Options._fields)}")
+    return _Options(**options).checked()
 
 
 def _plain(function: Callable[P, T]) -> Callable[P, T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from .content import (
     ToolCallBlock,
     markdown,
 )
+from .route import Route, RouteOptions
 from .value import Value, once, short
 
 T = TypeVar("T")
@@ -38,6 +40,14 @@ class Usage(Value, frozen=True):
     """Input tokens read from the provider's prompt cache."""
     cache_creation_input_tokens: int = 0
     """Input tokens written to the provider's prompt cache."""
+    cache_creation_1h_input_tokens: int = 0
+    """Of those, the ones that are kept for an hour."""
+    audio_input_tokens: int = 0
+    """Audio among the input tokens."""
+    audio_output_tokens: int = 0
+    """Audio among the output tokens."""
+    web_search_requests: int = 0
+    """Searches of the web that the provider made for the answer and bills apart."""
     reasoning_output_tokens: int = 0
     """Output tokens spent on reasoning."""
     extra: dict[str, Any] = {}
@@ -47,6 +57,32 @@ class Usage(Value, frozen=True):
     def total_tokens(self) -> int:
         """Input and output tokens."""
         return self.input_tokens + self.output_tokens
+
+
+class CostPart(Value, frozen=True):
+    """One line of a bill."""
+
+    what: str
+    """What was counted: `input`, `output`, `cache_read`, `cache_write_5m`, `requests`, ..."""
+    units: int
+    """How many."""
+    price: Decimal
+    """US dollars per million; requests and searches: per thousand."""
+    amount: Decimal
+    """US dollars, exactly."""
+
+
+class Cost(Value, frozen=True):
+    """What an answer cost, by the catalogue's prices, in US dollars and exactly."""
+
+    total: Decimal
+    """The sum of the parts."""
+    parts: list[CostPart] = []
+    """What was used, one part for each price; empty when nothing was consumed (an answer from the cache)."""
+    currency: str = ""
+    """The currency."""
+    price_source: str = ""
+    """Where the prices come from, and the catalogue's row."""
 
 
 class Adjustment(Value, frozen=True):
@@ -60,21 +96,35 @@ class Attempt(Value, frozen=True):
     """One request that was sent for a call, and what came of it. Durations are seconds."""
 
     deployment: str = ""
+    """The deployment it went to."""
     status: int | None = None
+    """The HTTP status, when an answer came."""
     duration: float = 0.0
+    """From sending to the answer (of a stream: to its first chunk) or the failure."""
     wait: float | None = None
+    """How long was waited before it was sent."""
     error: str | None = None
+    """The error kind when it failed."""
     reason: str | None = None
+    """Why it was sent, or why it was followed by another, or not."""
 
 
 class Timing(Value, frozen=True):
-    """When things happened, in seconds since the request that was answered was sent."""
+    """When things happened to the request that was answered, in seconds since it was begun.
+
+    A connection and a token for it count; earlier attempts and the waits between them do not: those are
+    `response.attempts`, the waits together `sum(attempt.wait or 0 for attempt in response.attempts)`. An
+    answer from the cache has `total` only, counted from the call's beginning.
+    """
 
     queued: float | None = None
     """How long it waited in line for the deployment's limits before that; `None` when there was no line."""
     first_byte: float | None = None
+    """When the answer's headers were there."""
     first_chunk: float | None = None
+    """When the first content was there (streams)."""
     total: float = 0.0
+    """When all was there; of a stream, when its reader came to the end."""
 
 
 class DeploymentState(Value, frozen=True):
@@ -105,8 +155,8 @@ class DeploymentState(Value, frozen=True):
 class LlmResponse(Value, frozen=True, dict=True):
     """An answer.
 
-    Two answers are equal when what was answered is; how it came (`timing`, `attempts`, `request_id`,
-    `rate_limits`, `raw`) is ignored.
+    Two answers are equal when what was answered is; how it came (`timing`, `attempts`, `route`,
+    `request_id`, `rate_limits`, `raw`) and what it cost are ignored.
     """
 
     message: LlmMessage
@@ -123,6 +173,8 @@ class LlmResponse(Value, frozen=True, dict=True):
     """The vendor's own word for it."""
     usage: Usage = field(default_factory=Usage)
     """What the call consumed; all zero when the provider did not say."""
+    cost: Cost | None = None
+    """What it cost by the catalogue; `None` when the usage, the model or a price is not known."""
     request_id: str | None = None
     """The provider's id for the HTTP request."""
     rate_limits: dict[str, str] = {}
@@ -139,6 +191,8 @@ class LlmResponse(Value, frozen=True, dict=True):
     """When things happened."""
     cached: bool = False
     """Whether the answer comes from the response cache or from an identical call that was in flight."""
+    route: Route | None = None
+    """Why the call went where it went; `None` where there was no choice."""
     extra: dict[str, Any] = {}
     """Vendor fields without a typed home."""
 
@@ -256,7 +310,9 @@ class Facts(Value, frozen=True):
     adjustments: list[Adjustment] = []
     attempts: list[Attempt] = []
     timing: Timing | None = None
+    cost: Cost | None = None
     cached: bool = False
+    route: Route | None = None
     extra: dict[str, Any] = {}
 
 
@@ -363,6 +419,7 @@ class LlmRequest(Value, frozen=True):
     max_retries: int | None = None
     tenant: str | None = None
     cache: bool | None = None
+    route: RouteOptions | None = None
     headers: dict[str, str] = {}
     extra: dict[str, Any] = {}
 

@@ -47,7 +47,7 @@ async def load(sim: Simulator, **options: Any) -> tuple[list[float], list[LlmRes
     return sorted(times), answers
 
 
-async def test_five_percent_slow() -> None:
+async def test_row_10_five_percent_slow() -> None:
     with Simulator(log_capacity=10 * FULL) as sim:
         plain, answers = await load(sim)
         assert len(sim.requests) == CALLS
@@ -88,7 +88,7 @@ async def test_five_percent_slow() -> None:
         assert after < before * 0.9
 
 
-def test_it_is_off_by_default_and_works_for_sync_calls_and_streams(sim: Simulator) -> None:
+def test_row_10_it_is_off_by_default_and_works_for_sync_calls_and_streams(sim: Simulator) -> None:
     slow = {"match": {"body_contains": "slow", "nth": [1]}, "fault": {"delay_ms": 400}}
     sim.rules = [slow]
     assert len(LiterLLM(sim.config("openai")).generate("[echo] slow").attempts) == 1
@@ -102,7 +102,7 @@ def test_it_is_off_by_default_and_works_for_sync_calls_and_streams(sim: Simulato
     assert [attempt.reason for attempt in stream.response.attempts] == [None, "hedge"]
 
 
-def test_what_creates_is_sent_once(sim: Simulator) -> None:
+def test_row_10_what_creates_is_sent_once(sim: Simulator) -> None:
     sim.rules = [{"match": {}, "fault": {"delay_ms": 200}}]
     client = LiterLLM(sim.config("openai", api="responses", hedge={"after": 0.02, "budget": 1.0}))
     client.generate("[echo] slow", extra={"store": True})

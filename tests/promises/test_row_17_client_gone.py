@@ -65,7 +65,7 @@ def _number(body: Any) -> int:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_upstream_is_cancelled(mode: str) -> None:
+def test_row_17_upstream_is_cancelled(mode: str) -> None:
     gone = Gone()
     with Simulator(rules=[{"fault": MODES[mode]}]) as sim:
         client = AsyncLiterLLM(sim.config("openai"))

@@ -14,7 +14,7 @@ FULL, SHORT = 10_000, 1_000
 BODIES = FULL if os.environ.get("LITER_LLM_SOAK") == "1" else SHORT
 
 
-async def test_two_tenants_never_meet(sim: Simulator) -> None:
+async def test_row_30_two_tenants_never_meet(sim: Simulator) -> None:
     seen: dict[str, set[str]] = {"tenant-a": set(), "tenant-b": set()}
     hits = 0
     async with AsyncLiterLLM(sim.config("openai", cache=True)) as client:
@@ -46,7 +46,7 @@ async def test_two_tenants_never_meet(sim: Simulator) -> None:
         (("same-twenty-characters-1", "x"), ("same-twenty-characters-2", "x")),
     ],
 )
-def test_names_that_run_into_their_neighbours(
+def test_row_30_names_that_run_into_their_neighbours(
     sim: Simulator, left: tuple[str | None, str], right: tuple[str | None, str]
 ) -> None:
     client = LiterLLM(sim.config("openai", cache=True))
@@ -60,7 +60,7 @@ def test_names_that_run_into_their_neighbours(
     assert len(sim.requests) == 2
 
 
-def test_the_tenant_is_not_sent(sim: Simulator) -> None:
+def test_row_30_the_tenant_is_not_sent(sim: Simulator) -> None:
     LiterLLM(sim.config("openai", cache=True)).generate("hello", tenant="secret-tenant")
     request = sim.requests[0]
     assert "secret-tenant" not in f"{request.headers} {request.body} {request.query}"

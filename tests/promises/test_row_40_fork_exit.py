@@ -122,12 +122,12 @@ def server() -> Iterator[Simulator]:
         yield simulator
 
 
-def run(server: Simulator, source: str, *options: str) -> str:
+def run(server: Simulator, source: str, *options: str, limit: float = HANGING) -> str:
     """What went wrong with an interpreter; empty when nothing did."""
     script = PRELUDE + textwrap.dedent(source)
     command = [sys.executable, "-W", "error", *options, "-c", script, server.base_url("openai")]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=HANGING, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired as error:
         return f"hangs; its error output: {error.stderr!r}"
     if (done.returncode, done.stderr) == (0, ""):
@@ -155,11 +155,11 @@ def exits(server: Simulator, count: int) -> dict[str, str]:
         return {kind: wrong for kind, wrong in outcomes if wrong}
 
 
-def test_exits(server: Simulator) -> None:
+def test_row_40_exits(server: Simulator) -> None:
     assert exits(server, COUNT - COUNT // 4) == {}
 
 
-def test_exits_on_busy_cores(server: Simulator) -> None:
+def test_row_40_exits_on_busy_cores(server: Simulator) -> None:
     with busy_cores():
         assert exits(server, COUNT // 4) == {}
 
@@ -262,11 +262,11 @@ FORKING = {
 
 
 @pytest.mark.parametrize("kind", FORKING)
-def test_forks(server: Simulator, kind: str) -> None:
+def test_row_40_forks(server: Simulator, kind: str) -> None:
     assert run(server, FORK_PRELUDE + textwrap.dedent(FORKING[kind])) == ""
 
 
-def test_forks_while_other_threads_are_in_a_call(server: Simulator) -> None:
+def test_row_40_forks_while_other_threads_are_in_a_call(server: Simulator) -> None:
     script = f"""
     stop = threading.Event()
     def calls():
@@ -281,7 +281,40 @@ def test_forks_while_other_threads_are_in_a_call(server: Simulator) -> None:
     stop.set()
     for thread in threads: thread.join()
     """
-    assert run(server, FORK_PRELUDE + textwrap.dedent(script)) == ""
+    # Every child has a limit of its own, in `check`.
+    assert run(server, FORK_PRELUDE + textwrap.dedent(script), limit=HANGING + FORKS) == ""
+
+
+#: A module is imported by another thread, slowly, while this one forks.
+WHILE_IMPORTING = """
+from importlib.abc import MetaPathFinder
+class Slowly(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "liter_llm.bridge": return None
+        importing.set()
+        time.sleep(0.3)
+importing = threading.Event()
+sys.meta_path.insert(0, Slowly())
+threading.Thread(target=asyncio.run, args=(aquick.generate("x"),)).start()
+assert importing.wait(5)
+check(lambda: asyncio.run(aquick.generate("x")))
+"""
+
+
+def test_row_40_fork_while_another_thread_imports(server: Simulator) -> None:
+    assert run(server, FORK_PRELUDE + WHILE_IMPORTING) == ""
+
+
+def test_row_40_forks_at_the_first_calls(server: Simulator) -> None:
+    script = """
+    calls = [lambda: client.generate("x"), lambda: list(client.stream("x"))]
+    calls += [lambda: asyncio.run(aquick.generate("x")), lambda: asyncio.run(aquick.stream("x").until_done())]
+    for call in calls: threading.Thread(target=call).start()
+    for _ in range(3): check(work)
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        outcomes = pool.map(lambda _: run(server, FORK_PRELUDE + textwrap.dedent(script)), range(FORKS))
+        assert [wrong for wrong in outcomes if wrong] == []
 
 
 MULTIPROCESSING = """
@@ -306,7 +339,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_multiprocessing(server: Simulator, method: str, tmp_path: Path) -> None:
+def test_row_40_multiprocessing(server: Simulator, method: str, tmp_path: Path) -> None:
     script = tmp_path / "pool.py"
     script.write_text(MULTIPROCESSING)
     command = [sys.executable, "-W", "error", str(script), server.base_url("openai"), method]
@@ -361,7 +394,7 @@ def _wait_for_port(port: int) -> None:
 
 @pytest.mark.parametrize("preload", [True, False], ids=["preload", "no-preload"])
 @pytest.mark.parametrize("worker", ["sync", "gthread"])
-def test_gunicorn(server: Simulator, preload: bool, worker: str, tmp_path: Path) -> None:
+def test_row_40_gunicorn(server: Simulator, preload: bool, worker: str, tmp_path: Path) -> None:
     pytest.importorskip("gunicorn")
     (tmp_path / "application.py").write_text(APPLICATION)
     with socket.create_server(("127.0.0.1", 0)) as probe:

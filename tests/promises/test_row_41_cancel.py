@@ -82,7 +82,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_cancel_drops_the_call(way: str) -> None:
+def test_row_41_cancel_drops_the_call(way: str) -> None:
     cancel, fault = WAYS[way]
     count = COUNT // len(WAYS)
     left: dict[str, float] = {}
@@ -106,7 +106,7 @@ def test_cancel_drops_the_call(way: str) -> None:
     assert delays[int(0.99 * (len(delays) - 1))] <= UPSTREAM
 
 
-def test_breaking_a_sync_stream_drops_the_call() -> None:
+def test_row_41_breaking_a_sync_stream_drops_the_call() -> None:
     left: dict[str, float] = {}
     with Simulator(rules=[{"fault": {"event_delay_ms": 15}}]) as sim:
         client = LiterLLM(sim.config("openai"))
@@ -149,7 +149,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize("call", CALLS)
-def test_ctrl_c_in_a_sync_call(call: str) -> None:
+def test_row_41_ctrl_c_in_a_sync_call(call: str) -> None:
     source, fault = CALLS[call]
     for _ in range(INTERRUPTS):
         with Simulator(rules=[{"match": {"body_contains": "<it>"}, "fault": fault}]) as sim:

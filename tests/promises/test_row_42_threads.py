@@ -165,7 +165,7 @@ class Work:
             pass
 
 
-def test_threads() -> None:
+def test_row_42_many_threads_on_one_client() -> None:
     with Simulator(log_requests=False) as sim:
         work = Work(sim)
         kinds = [work.whole, work.whole, work.stream, work.stream, work.broken_off, work.closed]
@@ -189,7 +189,7 @@ def test_threads() -> None:
         assert min(work.done.values()) > 1
 
 
-def test_one_stream_read_by_many_threads(sim: Simulator) -> None:
+def test_row_42_one_stream_read_by_many_threads(sim: Simulator) -> None:
     # Long enough for several batches, so that one comes while another is being read.
     text = " ".join(f"word{number}" for number in range(600))
     client = LiterLLM(sim.config("openai"))
@@ -238,7 +238,7 @@ class TwoBatches:
         pass
 
 
-def test_a_batch_does_not_replace_one_half_read() -> None:
+def test_row_42_a_batch_does_not_replace_one_half_read() -> None:
     native = TwoBatches()
     stream: LlmStream[Any] = LlmStream(native, lambda body: body)  # type: ignore[arg-type]
     pieces: list[str] = []
@@ -254,7 +254,7 @@ def test_a_batch_does_not_replace_one_half_read() -> None:
     assert sorted(pieces) == ["a", "b", "c", "d"]
 
 
-def test_futures_of_two_loops_do_not_mix(sim: Simulator) -> None:
+def test_row_42_futures_of_two_loops_do_not_mix(sim: Simulator) -> None:
     client = AsyncLiterLLM(sim.config("openai"))
     wrong: list[str] = []
 
@@ -315,7 +315,7 @@ def _sub(source: str, *arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("first", ["main", "sub"])
-def test_a_subinterpreter_gets_an_import_error(first: str, sim: Simulator) -> None:
+def test_row_42_a_subinterpreter_gets_an_import_error(first: str, sim: Simulator) -> None:
     source = "run(INSIDE)" if first == "sub" else ""
     source += """
 from liter_llm import LiterLLM, ProviderConfig
@@ -330,7 +330,7 @@ print("works on")
 
 
 @pytest.mark.skipif(not FREE_THREADED, reason="needs an interpreter built without the lock")
-def test_the_lock_stays_off() -> None:
+def test_row_42_the_lock_stays_off() -> None:
     source = "import sys, liter_llm.testing; print(sys._is_gil_enabled())"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", source], capture_output=True, text=True, check=True

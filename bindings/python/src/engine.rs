@@ -1,87 +1,149 @@
 //! The engine behind a client: configuration in, calls out.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use liter_llm::client::Client;
-use liter_llm::{ErrorKind, LlmError, LlmProvider, LlmRequest};
+use liter_llm::client::{Client, Own};
+use liter_llm::routing::custom::CustomPolicy;
+use liter_llm::{Config, ErrorKind, LlmError, LlmProvider, LlmRequest};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::bridge::{Bridge, Outcome, lock};
 use crate::errors::{payload, raise};
-use crate::host::{DISPATCH, Dispatch, Job, PythonProvider};
+use crate::host::{Aside, DISPATCH, Dispatch, Job, Jobs, PythonProvider};
 use crate::lanes::{self, Lane};
+use crate::policy::{PythonPolicy, Questions};
 use crate::runtime::{rest_if_exiting, runtime};
 use crate::stream::Stream;
 
 /// How long a sync wait lasts before signals (Ctrl-C) are looked at.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
 
+/// What an answer's JSON has beside what the host sent: attempts, times, rate limits.
+const BESIDE: usize = 768;
+/// The most room made for an answer's JSON before it is written.
+const LARGEST_GUESS: usize = 64 * 1024;
+
 type Answer = Result<(Vec<u8>, Bytes), LlmError>;
 
 struct Built {
     pid: u32,
     client: Arc<Client>,
+    /// What the client was made of: a forked child makes its own.
+    config: Vec<u8>,
+    /// Single deployments of the client's router that were asked for by name.
+    doors: BTreeMap<String, Arc<dyn LlmProvider>>,
+}
+
+/// What answers a call, and where the call may run.
+struct Door {
+    door: Arc<dyn LlmProvider>,
+    /// Whether something of it must go on between calls.
+    background: bool,
+    /// The process at hand.
+    pid: u32,
+}
+
+/// A provider or policy written in Python: its name and what carries out its jobs.
+struct Host {
+    name: String,
+    host: Arc<Py<PyAny>>,
+}
+
+/// What a client is made of, and the client: shared by the engines of all that use it.
+struct Core {
+    /// Providers written in Python, by their place among the deployments.
+    hosts: BTreeMap<usize, Host>,
+    /// A policy written in Python: its name and what starts the thread that answers its questions.
+    policy: Option<Host>,
+    /// What starts the thread for jobs that no call of Python's waits for.
+    aside: Option<Py<PyAny>>,
+    built: Mutex<Option<Built>>,
+    closed: AtomicBool,
+}
+
+/// What threads of Python's do for a client.
+#[derive(Default)]
+struct Work {
+    jobs: Option<Jobs>,
+    questions: Option<Questions>,
 }
 
 /// A client's engine.
 #[pyclass(frozen, module = "liter_llm._native")]
 pub struct Engine {
-    config: Vec<u8>,
-    host: Option<Arc<Py<PyAny>>>,
-    provider: Option<String>,
-    built: Mutex<Option<Built>>,
-    closed: std::sync::atomic::AtomicBool,
+    core: Arc<Core>,
+    /// The name of the one deployment that answers, where it is not the router's choice.
+    only: Option<String>,
+    /// Whether another engine had the client first: then this one's end is not the client's.
+    shared: bool,
+    closed: AtomicBool,
 }
 
-async fn answer(client: Arc<Client>, request: impl AsRef<[u8]>) -> Answer {
+fn closed() -> LlmError {
+    LlmError::new(ErrorKind::Cancelled, "the client is closed").with(|detail| detail.before_send = true)
+}
+
+async fn answer(client: Arc<dyn LlmProvider>, request: impl AsRef<[u8]>) -> Answer {
     let read = LlmRequest::from_json(request.as_ref())?;
     drop(request);
     let request = read;
     let response = client.generate(request).await?;
-    let json =
-        serde_json::to_vec(&response).map_err(|error| LlmError::new(ErrorKind::Decode, error.to_string()))?;
+    // Nearly always as long as what the host sent, or shorter: growing step by step would copy it again and again.
+    let mut json = Vec::with_capacity((response.raw.len() + BESIDE).min(LARGEST_GUESS));
+    serde_json::to_writer(&mut json, &response)
+        .map_err(|error| LlmError::new(ErrorKind::Decode, error.to_string()))?;
     Ok((json, response.raw))
 }
 
+fn read(request: &[u8]) -> PyResult<LlmRequest> {
+    LlmRequest::from_json(request).map_err(|error| raise(&error))
+}
+
 /// Runs a sync call on the caller's own thread.
-fn on_lane(py: Python<'_>, client: Arc<Client>, request: &[u8]) -> PyResult<Answer> {
-    let lane = Lane::take()?;
+fn on_lane(py: Python<'_>, (door, pid): (Arc<dyn LlmProvider>, u32), request: &[u8]) -> PyResult<Answer> {
+    let mut lane = Lane::take(pid)?;
     let rested = lane.rested();
     let mut call = Box::pin(async move {
         Lane::catch_up(rested).await;
-        answer(client, request).await
+        answer(door, request).await
     });
     loop {
+        // What is left to do for the lane is done without the interpreter's lock too.
         let step = py.detach(|| {
             let step = lane.drive(async { tokio::time::timeout(SIGNAL_CHECK, &mut call).await });
+            let step = match step {
+                Some(Ok(outcome)) => {
+                    drop(call);
+                    if outcome.is_err() {
+                        lane.tidy();
+                    }
+                    lane.rest();
+                    ControlFlow::Break(outcome)
+                }
+                _ => ControlFlow::Continue((lane, call)),
+            };
             rest_if_exiting();
             step
         });
-        if let Some(Ok(outcome)) = step {
-            drop(call);
-            if outcome.is_err() {
-                lane.tidy();
-            }
-            lane.rest();
-            return Ok(outcome);
-        }
+        (lane, call) = match step {
+            ControlFlow::Break(outcome) => return Ok(outcome),
+            ControlFlow::Continue(unfinished) => unfinished,
+        };
         if let Err(signal) = py.check_signals() {
-            lane.abandon(call);
+            py.detach(|| lane.abandon(call));
             return Err(signal);
         }
     }
 }
 
 /// Runs a sync call on the shared runtime; providers written in Python answer on the caller's thread.
-fn on_runtime(
-    py: Python<'_>,
-    client: Arc<Client>,
-    request: &[u8],
-    host: Option<&Py<PyAny>>,
-) -> PyResult<Answer> {
+fn on_runtime(py: Python<'_>, client: Arc<dyn LlmProvider>, request: &[u8]) -> PyResult<Answer> {
     let runtime = runtime()?;
     let (jobs, mut inbox) = tokio::sync::mpsc::unbounded_channel::<Job>();
     let dispatch: Dispatch = Arc::new(move |job| drop(jobs.send(job)));
@@ -101,11 +163,7 @@ fn on_runtime(
         });
         match step {
             Some(Ok(outcome)) => return Ok(outcome),
-            Some(Err(job)) => {
-                if let Some(host) = host {
-                    host.bind(py).call_method1(pyo3::intern!(py, "run"), (Py::new(py, job)?,))?;
-                }
-            }
+            Some(Err(job)) => job.run(py)?,
             None => {
                 if let Err(signal) = py.check_signals() {
                     // Dropping the call closes its connection; the runtime must be entered for that.
@@ -118,55 +176,178 @@ fn on_runtime(
     }
 }
 
-impl Engine {
-    fn build(&self) -> Result<Arc<Client>, LlmError> {
-        let client = match (&self.provider, &self.host) {
-            (Some(name), Some(host)) => {
-                Client::over(Arc::new(PythonProvider::new(name.clone(), Arc::clone(host))))
+impl Core {
+    /// A client of this document; one that goes on where `before` stands.
+    fn build(&self, document: &[u8], before: Option<&Client>) -> Result<(Arc<Client>, Work), LlmError> {
+        let (aside, jobs) = match &self.aside {
+            None => (None, None),
+            Some(_) => {
+                let (aside, jobs) = Aside::new();
+                (Some(Arc::new(aside)), Some(jobs))
             }
-            _ => Client::from_json(&self.config)?,
         };
-        Ok(Arc::new(client))
+        let provider = |Host { name, host }: &Host| {
+            let provider = PythonProvider::new(name.clone(), Arc::clone(host), aside.clone());
+            Arc::new(provider) as Arc<dyn LlmProvider>
+        };
+        let providers = self.hosts.iter().map(|(position, host)| (*position, provider(host))).collect();
+        let config = Config::from_json(document)?;
+        let (policy, questions) = match &self.policy {
+            None => (None, None),
+            Some(Host { name, .. }) => {
+                let (policy, questions) = PythonPolicy::new(name.clone());
+                (Some(Arc::new(policy) as Arc<dyn CustomPolicy>), Some(questions))
+            }
+        };
+        let own = Own { providers, policy };
+        let client = match before {
+            Some(before) => before.reloaded_with(config, own)?,
+            None => Client::from_config_with(config, own)?,
+        };
+        Ok((Arc::new(client), Work { jobs, questions }))
     }
 
-    /// The client of this process. In a forked child the parent's connections must not be touched: they are left as
-    /// they are, and a new client is made.
-    fn client(&self) -> PyResult<Arc<Client>> {
-        if self.closed.load(std::sync::atomic::Ordering::Acquire) {
-            let error = LlmError::new(ErrorKind::Cancelled, "the client is closed");
-            return Err(raise(&error.with(|detail| detail.before_send = true)));
+    /// Has threads of this process's begin with their work. Not under a lock: Python lets other threads run meanwhile.
+    fn begin(&self, py: Python<'_>, work: Work) -> PyResult<()> {
+        let Work { jobs, questions } = work;
+        if let (Some(jobs), Some(aside)) = (jobs, &self.aside) {
+            aside.bind(py).call_method1(pyo3::intern!(py, "start"), (jobs,))?;
+        }
+        if let (Some(questions), Some(policy)) = (questions, &self.policy) {
+            policy.host.bind(py).call_method1(pyo3::intern!(py, "start"), (questions,))?;
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Does something with the client of this process. In a forked child the parent's connections must not be touched:
+    /// they are left as they are, and a new client is made.
+    fn with_built<T>(&self, look: impl FnOnce(&mut Built) -> Result<T, LlmError>) -> PyResult<T> {
+        if self.closed.load(Ordering::Acquire) || self.core.closed.load(Ordering::Acquire) {
+            return Err(raise(&closed()));
         }
         let pid = std::process::id();
-        let mut built = lock(&self.built);
-        if let Some(built) = built.as_ref()
-            && built.pid == pid
-        {
-            return Ok(Arc::clone(&built.client));
+        let mut work = None;
+        let mut slot = lock(&self.core.built);
+        if let Some(parent) = slot.as_ref().filter(|built| built.pid != pid) {
+            let config = parent.config.clone();
+            let (client, begun) = self.core.build(&config, None).map_err(|error| raise(&error))?;
+            std::mem::forget(slot.replace(Built { pid, client, config, doors: BTreeMap::new() }));
+            work = Some(begun);
         }
-        let client = self.build().map_err(|error| raise(&error))?;
-        std::mem::forget(built.replace(Built { pid, client: Arc::clone(&client) }));
-        Ok(client)
+        let looked = slot.as_mut().map(look);
+        drop(slot);
+        if let Some(work) = work {
+            Python::attach(|py| self.core.begin(py, work))?;
+        }
+        looked.unwrap_or_else(|| Err(closed())).map_err(|error| raise(&error))
     }
+
+    fn client(&self) -> PyResult<Arc<Client>> {
+        self.with_built(|built| Ok(Arc::clone(&built.client)))
+    }
+
+    /// What answers: the client, or the one deployment of it.
+    fn door(&self) -> PyResult<Door> {
+        self.with_built(|built| {
+            let (pid, background) = (built.pid, built.client.needs_background());
+            let door = match &self.only {
+                None => Arc::clone(&built.client) as Arc<dyn LlmProvider>,
+                Some(name) => match built.doors.get(name) {
+                    Some(door) => Arc::clone(door),
+                    None => {
+                        let door = built.client.only(name)?;
+                        built.doors.insert(name.clone(), Arc::clone(&door));
+                        door
+                    }
+                },
+            };
+            Ok(Door { door, background, pid })
+        })
+    }
+
+    fn hosted(&self) -> bool {
+        !self.core.hosts.is_empty()
+    }
+
+    fn share_as(&self, only: Option<String>) -> Self {
+        let core = Arc::clone(&self.core);
+        Self { core, only, shared: true, closed: AtomicBool::new(false) }
+    }
+}
+
+fn json<'py>(py: Python<'py>, value: &impl serde::Serialize) -> PyResult<Bound<'py, PyBytes>> {
+    serde_json::to_vec(value)
+        .map(|json| PyBytes::new(py, &json))
+        .map_err(|error| raise(&LlmError::new(ErrorKind::Decode, error.to_string())))
 }
 
 #[pymethods]
 impl Engine {
+    /// `hosts`: what carries out the jobs of providers written in Python, by their place among the deployments.
+    /// `policy`: what starts the thread that answers the questions of a policy written in Python. `aside`: what
+    /// starts the thread for jobs of the engine's own calls.
     #[new]
-    #[pyo3(signature = (config, host = None))]
-    fn new(py: Python<'_>, config: &[u8], host: Option<Py<PyAny>>) -> PyResult<Self> {
-        let provider = match &host {
-            Some(host) => Some(host.bind(py).getattr("name")?.extract::<String>()?),
-            None => None,
+    #[pyo3(signature = (config, hosts = None, policy = None, aside = None))]
+    fn new(
+        py: Python<'_>,
+        config: &[u8],
+        hosts: Option<BTreeMap<usize, Py<PyAny>>>,
+        policy: Option<Py<PyAny>>,
+        aside: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let host = |host: Py<PyAny>| -> PyResult<Host> {
+            let name = host.bind(py).getattr("name")?.extract::<String>()?;
+            Ok(Host { name, host: Arc::new(host) })
         };
-        let engine = Self {
-            config: config.to_vec(),
-            host: host.map(Arc::new),
-            provider,
+        let hosts = hosts.unwrap_or_default().into_iter();
+        let hosts = hosts.map(|(position, object)| Ok((position, host(object)?))).collect::<PyResult<_>>()?;
+        let core = Core {
+            hosts,
+            policy: policy.map(host).transpose()?,
+            aside,
             built: Mutex::new(None),
-            closed: std::sync::atomic::AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         };
-        engine.client()?;
+        let engine = Self { core: Arc::new(core), only: None, shared: false, closed: AtomicBool::new(false) };
+        let (client, questions) = engine.core.build(config, None).map_err(|error| raise(&error))?;
+        let built =
+            Built { pid: std::process::id(), client, config: config.to_vec(), doors: BTreeMap::new() };
+        *lock(&engine.core.built) = Some(built);
+        engine.core.begin(py, questions)?;
         Ok(engine)
+    }
+
+    /// Another engine over the same client, with the same statistics; closing it leaves the client open.
+    fn share(&self) -> Self {
+        self.share_as(self.only.clone())
+    }
+
+    /// Picks the deployment that this request would go to. Returns its name and an engine of it alone.
+    fn select(&self, py: Python<'_>, request: &[u8]) -> PyResult<(String, Self)> {
+        let (client, request) = (self.client()?, read(request)?);
+        let runtime = runtime()?;
+        let selected = py.detach(|| {
+            let selected = runtime.block_on(client.select(&request));
+            rest_if_exiting();
+            selected
+        });
+        let name = selected.map_err(|error| raise(&error))?.name().to_owned();
+        let engine = self.share_as(Some(name.clone()));
+        Ok((name, engine))
+    }
+
+    /// Where this request would go and why, as JSON; all deployments are listed.
+    fn explain<'py>(&self, py: Python<'py>, request: &[u8], streamed: bool) -> PyResult<Bound<'py, PyBytes>> {
+        let (client, request) = (self.client()?, read(request)?);
+        let runtime = runtime()?;
+        let route = py.detach(|| {
+            let route = runtime.block_on(client.explain(&request, streamed));
+            rest_if_exiting();
+            route
+        });
+        json(py, &route)
     }
 
     /// What the engine was made of, as JSON without secrets.
@@ -176,9 +357,7 @@ impl Engine {
 
     /// How the deployment is doing, as a JSON list.
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let json = serde_json::to_vec(&self.client()?.state())
-            .map_err(|error| raise(&LlmError::new(ErrorKind::Decode, error.to_string())))?;
-        Ok(PyBytes::new(py, &json))
+        json(py, &self.client()?.state())
     }
 
     /// Answers a request: the response's JSON and the provider's own bytes. Blocks without the interpreter's lock.
@@ -187,10 +366,11 @@ impl Engine {
         py: Python<'py>,
         request: &[u8],
     ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        let client = self.client()?;
-        let outcome = match &self.host {
-            None if !client.needs_background() => on_lane(py, client, request)?,
-            host => on_runtime(py, client, request, host.as_deref())?,
+        let Door { door, background, pid } = self.door()?;
+        let outcome = if background || self.hosted() {
+            on_runtime(py, door, request)?
+        } else {
+            on_lane(py, (door, pid), request)?
         };
         match outcome {
             Ok((json, raw)) => Ok((PyBytes::new(py, &json), PyBytes::new(py, &raw))),
@@ -200,10 +380,10 @@ impl Engine {
 
     /// Answers a request on an event loop: the future gets the answer through the bridge.
     fn submit(&self, request: &[u8], bridge: &Bound<'_, Bridge>, future: Py<PyAny>) -> PyResult<u64> {
-        let client = self.client()?;
+        let Door { door, .. } = self.door()?;
         let shared = bridge.get().shared();
         let call = bridge.get().expect(future);
-        let work = answer(client, request.to_vec());
+        let work = answer(door, request.to_vec());
         let runtime = runtime()?;
         let finish = {
             let shared = Arc::clone(&shared);
@@ -215,12 +395,11 @@ impl Engine {
                 shared.finish(call, outcome);
             }
         };
-        let task = match &self.host {
-            Some(_) => {
-                let dispatch: Dispatch = Arc::new(move |job| shared.run(job));
-                runtime.spawn(async move { finish(DISPATCH.scope(dispatch, work).await) })
-            }
-            None => runtime.spawn(async move { finish(work.await) }),
+        let task = if self.hosted() {
+            let dispatch: Dispatch = Arc::new(move |job| shared.run(job));
+            runtime.spawn(async move { finish(DISPATCH.scope(dispatch, work).await) })
+        } else {
+            runtime.spawn(async move { finish(work.await) })
         };
         bridge.get().abort_with(call, task.abort_handle());
         Ok(call)
@@ -228,9 +407,40 @@ impl Engine {
 
     /// Starts a streamed call; never blocks.
     #[pyo3(signature = (request, bridge = None))]
-    fn open(&self, py: Python<'_>, request: &[u8], bridge: Option<Py<Bridge>>) -> PyResult<Stream> {
-        let host = self.host.as_ref().map(|host| host.clone_ref(py));
-        Stream::open(self.client()?, request.to_vec(), bridge, host)
+    fn open(&self, request: &[u8], bridge: Option<Py<Bridge>>) -> PyResult<Stream> {
+        Stream::open(self.door()?.door, request.to_vec(), bridge, self.hosted())
+    }
+
+    /// Live statistics of each deployment, as JSON.
+    fn figures<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        json(py, &self.client()?.router().figures())
+    }
+
+    /// Latency by deployment and time, as JSON: the last `count` buckets of so many seconds.
+    fn heatmap<'py>(&self, py: Python<'py>, bucket: f64, count: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let bucket = Duration::try_from_secs_f64(bucket).unwrap_or_default();
+        json(py, &self.client()?.router().heatmap(bucket, count))
+    }
+
+    /// How the canary does, as JSON; `null` without one.
+    fn canary<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        json(py, &self.client()?.router().canary())
+    }
+
+    /// How the mirrored calls do, as JSON; `null` without a mirror.
+    fn mirror<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        json(py, &self.client()?.router().mirror())
+    }
+
+    /// What calls have cost, as JSON. May read a file.
+    fn spend<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let client = self.client()?;
+        let spend = py.detach(|| {
+            let spend = client.router().spend();
+            rest_if_exiting();
+            spend
+        });
+        json(py, &spend.map_err(|error| raise(&error))?)
     }
 
     /// Forgets all cached answers.
@@ -239,23 +449,63 @@ impl Engine {
         Ok(())
     }
 
-    /// Refuses further calls. Idle connections are closed when the last call in flight is done.
-    fn close(&self) {
-        self.closed.store(true, std::sync::atomic::Ordering::Release);
-        let built = lock(&self.built).take();
-        drop_built(built);
+    /// Takes another configuration for the calls to come; those in flight end under the old one. What cannot work
+    /// changes nothing.
+    fn reload(&self, py: Python<'_>, document: &[u8]) -> PyResult<()> {
+        loop {
+            let before = self.client()?;
+            let made = py.detach(|| {
+                let made = self.core.build(document, Some(&before));
+                rest_if_exiting();
+                made
+            });
+            let (client, questions) = made.map_err(|error| raise(&error))?;
+            let pid = std::process::id();
+            let next = Built { pid, client, config: document.to_vec(), doors: BTreeMap::new() };
+            let mut slot = lock(&self.core.built);
+            match slot.as_mut() {
+                None => return Err(raise(&closed())),
+                // Another reload was first: this one goes on from there.
+                Some(other) if !Arc::ptr_eq(&other.client, &before) => {}
+                Some(current) => {
+                    let old = std::mem::replace(current, next);
+                    drop(slot);
+                    drop(before);
+                    drop_built(py, Some(old));
+                    return self.core.begin(py, questions);
+                }
+            }
+        }
+    }
+
+    /// Refuses further calls. Idle connections are closed when the last call in flight is done, unless another engine
+    /// had the client first.
+    fn close(&self, py: Python<'_>) {
+        self.closed.store(true, Ordering::Release);
+        if !self.shared {
+            self.core.closed.store(true, Ordering::Release);
+            let built = lock(&self.core.built).take();
+            drop_built(py, built);
+        }
     }
 }
 
-impl Drop for Engine {
+impl Drop for Core {
     fn drop(&mut self) {
         let built = self.built.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        drop_built(built);
+        let Some(built) = built else { return };
+        let mut built = Some(built);
+        // An object is freed by a thread that holds the interpreter's lock, so this takes none.
+        let attached = Python::try_attach(|py| drop_built(py, built.take()));
+        if attached.is_none() {
+            // The interpreter is gone; so will be the process, and the sockets with it.
+            std::mem::forget(built);
+        }
     }
 }
 
 /// Drops a client and closes its idle connections; one of a parent process is left alone.
-fn drop_built(built: Option<Built>) {
+fn drop_built(py: Python<'_>, built: Option<Built>) {
     let Some(built) = built else { return };
     if built.pid != std::process::id() {
         std::mem::forget(built);
@@ -265,8 +515,12 @@ fn drop_built(built: Option<Built>) {
         let runtime = runtime();
         let _guard = runtime.as_ref().map(|runtime| runtime.enter());
         drop(built);
-    } else {
+        return;
+    }
+    // Many connections take their time, which is not to be the other threads' too.
+    py.detach(|| {
         drop(built);
         lanes::tidy();
-    }
+        rest_if_exiting();
+    });
 }

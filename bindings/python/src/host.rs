@@ -7,10 +7,11 @@ use futures_util::stream;
 use liter_llm::{ChunkStream, ErrorKind, LlmChunk, LlmError, LlmProvider, LlmRequest, LlmResponse, unfold};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::bridge::{Bridge, Outcome, Shared, lock};
+use crate::queue::{Awaited, Queue};
 
 /// Hands a job to the thread that may run it: the loop's, or the one that waits in a sync call.
 pub type Dispatch = Arc<dyn Fn(Job) + Send + Sync>;
@@ -64,11 +65,25 @@ pub struct Job {
 }
 
 impl Job {
+    fn hand_over(self, py: Python<'_>, how: &Bound<'_, PyString>) -> PyResult<()> {
+        let host = Arc::clone(&self.host);
+        host.bind(py).call_method1(how, (Py::new(py, self)?,))?;
+        Ok(())
+    }
+
     /// Has the provider's host begin with it, on an event loop's thread.
     pub fn start(self, py: Python<'_>) -> PyResult<()> {
-        let host = Arc::clone(&self.host);
-        host.bind(py).call_method1(pyo3::intern!(py, "start"), (Py::new(py, self)?,))?;
-        Ok(())
+        self.hand_over(py, pyo3::intern!(py, "start"))
+    }
+
+    /// Has the provider's host carry it out on this thread.
+    pub fn run(self, py: Python<'_>) -> PyResult<()> {
+        self.hand_over(py, pyo3::intern!(py, "run"))
+    }
+
+    /// Has the provider's host carry it out on a thread of its own.
+    pub fn spawn(self, py: Python<'_>) -> PyResult<()> {
+        self.hand_over(py, pyo3::intern!(py, "spawn"))
     }
 
     fn report(&self, report: Report, last: bool) {
@@ -105,10 +120,16 @@ impl Job {
         self.streaming
     }
 
+    /// What carries it out.
+    #[getter]
+    fn host(&self, py: Python<'_>) -> Py<PyAny> {
+        self.host.clone_ref(py)
+    }
+
     /// Whether the caller has given up.
     #[getter]
     fn cancelled(&self) -> bool {
-        lock(&self.reports).as_ref().is_none_or(UnboundedSender::is_closed)
+        !self.is_awaited()
     }
 
     /// Has `interest.set_result` called on the bridge's loop as soon as the caller gives up. Returns a number for
@@ -150,16 +171,59 @@ impl Job {
     }
 }
 
+impl Awaited for Job {
+    fn is_awaited(&self) -> bool {
+        lock(&self.reports).as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+}
+
+/// Takes the jobs of calls that no thread of Python's waits for: the engine's own, for instance the trial of a
+/// deployment that failed. Dropped, it lets its thread end.
+pub struct Aside(Arc<Queue<Job>>);
+
+impl Aside {
+    /// It, and the jobs for a thread to begin with.
+    pub fn new() -> (Self, Jobs) {
+        let queue = Arc::new(Queue::default());
+        (Self(Arc::clone(&queue)), Jobs(queue))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Jobs of calls that no thread of Python's waits for.
+#[pyclass(frozen, module = "liter_llm._native")]
+pub struct Jobs(Arc<Queue<Job>>);
+
+#[pymethods]
+impl Jobs {
+    /// Waits for the next job; `None` when there will be no more.
+    fn next(&self, py: Python<'_>) -> Option<Job> {
+        self.0.next(py)
+    }
+
+    /// Says that nobody will do them.
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
 /// A provider written in Python.
 pub struct PythonProvider {
     name: String,
     host: Arc<Py<PyAny>>,
+    aside: Option<Arc<Aside>>,
 }
 
 impl PythonProvider {
-    /// A provider of this name, carried out by `host`; its jobs go to the dispatch of the call at hand.
-    pub const fn new(name: String, host: Arc<Py<PyAny>>) -> Self {
-        Self { name, host }
+    /// A provider of this name, carried out by `host`; its jobs go to the dispatch of the call at hand, or
+    /// `aside` when there is none.
+    pub const fn new(name: String, host: Arc<Py<PyAny>>, aside: Option<Arc<Aside>>) -> Self {
+        Self { name, host, aside }
     }
 
     fn dispatch(&self, request: &LlmRequest, streaming: bool) -> Result<Reports, LlmError> {
@@ -170,10 +234,21 @@ impl PythonProvider {
         let reports = Reports { receiver, interest: Arc::clone(&interest) };
         let host = Arc::clone(&self.host);
         let job = Job { host, request: json, streaming, reports: Mutex::new(Some(sender)), interest };
-        DISPATCH.try_with(|dispatch| dispatch(job)).map_err(|_| {
-            LlmError::config("provider", "a provider written in Python can only answer calls from Python")
-        })?;
-        Ok(reports)
+        let sent = match (DISPATCH.try_with(Arc::clone), &self.aside) {
+            (Ok(dispatch), _) => {
+                dispatch(job);
+                true
+            }
+            (Err(_), Some(aside)) => aside.0.push(job),
+            (Err(_), None) => false,
+        };
+        match sent {
+            true => Ok(reports),
+            false => Err(LlmError::config(
+                "provider",
+                "a provider written in Python can only answer calls from Python",
+            )),
+        }
     }
 
     fn gone(&self) -> LlmError {

@@ -1,10 +1,13 @@
 //! The Python face of the engine: about ten functions, JSON bytes in and out.
 
 mod bridge;
+mod catalog;
 mod engine;
 mod errors;
 mod host;
 mod lanes;
+mod policy;
+mod queue;
 mod retry;
 mod runtime;
 mod simulator;
@@ -21,11 +24,15 @@ mod _native {
     #[pymodule_export]
     use crate::bridge::Bridge;
     #[pymodule_export]
+    use crate::catalog::Catalog;
+    #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
     use crate::errors::EngineError;
     #[pymodule_export]
-    use crate::host::Job;
+    use crate::host::{Job, Jobs};
+    #[pymodule_export]
+    use crate::policy::{Question, Questions};
     #[pymodule_export]
     use crate::simulator::Simulator;
     #[pymodule_export]
@@ -73,6 +80,14 @@ mod _native {
     fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
         let rows = liter_llm::providers::rows().map_err(|error| crate::errors::raise(&error))?;
         serde_json::to_vec(rows)
+            .map(|json| PyBytes::new(py, &json))
+            .map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))
+    }
+
+    /// The tables of the configuration document with the names of their options, as JSON.
+    #[pyfunction]
+    fn config_options(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
+        serde_json::to_vec(&liter_llm::config::option_names())
             .map(|json| PyBytes::new(py, &json))
             .map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))
     }

@@ -194,22 +194,21 @@ async fn pump(inner: Arc<Inner>, provider: Arc<dyn LlmProvider>, request: Vec<u8
 pub struct Stream {
     inner: Arc<Inner>,
     bridge: Option<Py<Bridge>>,
-    host: Option<Py<PyAny>>,
     task: AbortHandle,
 }
 
 impl Stream {
-    /// Starts a streamed call; never blocks.
+    /// Starts a streamed call; never blocks. `hosted`: whether providers written in Python may have to answer it.
     pub fn open(
         provider: Arc<dyn LlmProvider>,
         request: Vec<u8>,
         bridge: Option<Py<Bridge>>,
-        host: Option<Py<PyAny>>,
+        hosted: bool,
     ) -> PyResult<Self> {
         let inner = Arc::new(Inner::default());
         let pump = pump(Arc::clone(&inner), provider, request);
         let runtime = runtime()?;
-        let task = if host.is_some() {
+        let task = if hosted {
             let dispatch: Dispatch = match &bridge {
                 Some(bridge) => {
                     let shared = bridge.get().shared();
@@ -227,7 +226,7 @@ impl Stream {
         } else {
             runtime.spawn(pump)
         };
-        Ok(Self { inner, bridge, host, task: task.abort_handle() })
+        Ok(Self { inner, bridge, task: task.abort_handle() })
     }
 
     fn deliver<'py>(&self, py: Python<'py>, outcome: &Outcome) -> PyResult<Bound<'py, PyBytes>> {
@@ -261,9 +260,7 @@ impl Stream {
                 (outcome, jobs)
             });
             for job in jobs {
-                if let Some(host) = &self.host {
-                    host.bind(py).call_method1(pyo3::intern!(py, "spawn"), (Py::new(py, job)?,))?;
-                }
+                job.spawn(py)?;
             }
             if let Some(outcome) = outcome {
                 return self.deliver(py, &outcome);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 use liter_llm::adapters::{Adapter, Frame, Quirks, Target, by_name};
+use liter_llm::catalog::Catalog;
 use liter_llm::transports::sse::SseParser;
 use liter_llm::{
-    Client, Folder, LlmChunk, LlmError, LlmProvider, LlmRequest, LlmResponse, Message, async_trait,
+    Client, Folder, LlmChunk, LlmError, LlmProvider, LlmRequest, LlmResponse, Message, Usage, async_trait,
 };
 
 use crate::inputs;
@@ -42,6 +43,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "decode_chat", prepare: || decode("openai_chat", inputs::CHAT_ANSWER) },
     Scenario { name: "decode_anthropic", prepare: || decode("anthropic", inputs::ANTHROPIC_ANSWER) },
     Scenario { name: "response_to_json", prepare: response_to_json },
+    Scenario { name: "price_answer", prepare: price },
     Scenario { name: "layers_in_memory", prepare: layers },
     Scenario {
         name: "stream_chat_100_events",
@@ -124,6 +126,20 @@ fn response_to_json() -> Result<Work, LlmError> {
 
 fn unwritten(error: &serde_json::Error) -> LlmError {
     LlmError::invalid("measurement", format!("the answer cannot be written: {error}"))
+}
+
+/// What an answer cost by the catalogue.
+fn price() -> Result<Work, LlmError> {
+    let row = r#"{"format": 1, "models": {"openai/gpt-4o-mini": {
+        "prices": [{"input": "0.15", "cache_read": "0.075", "output": "0.60"}]}}}"#;
+    let pricing = Arc::new(Catalog::empty().with_own(row, "measured")?).pricing("openai", "gpt-4o-mini");
+    let usage = Usage { input_tokens: 1_234, output_tokens: 567, ..Usage::default() };
+    Ok(Box::new(move || {
+        let cost =
+            pricing.cost(None, black_box("gpt-4o-mini-2024-07-18"), black_box(&usage), Some("default"));
+        black_box(cost.ok_or_else(|| LlmError::invalid("measurement", "the model has no price"))?);
+        Ok(())
+    }))
 }
 
 /// A provider that answers from memory at once.

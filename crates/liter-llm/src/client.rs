@@ -1,38 +1,35 @@
 //! From a configuration to a stack of layers that answers.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use indexmap::IndexMap;
 
-use crate::adapters::Adapter;
-use crate::config::{Api, Config, ProviderConfig, TransportKind};
-use crate::core::error::{ErrorKind, LlmError};
+use crate::config::{Config, ProviderConfig, at};
+use crate::core::clock::{Clock, MonotonicClock};
+use crate::core::error::LlmError;
 use crate::core::json::RawJson;
 use crate::core::provider::{ChunkStream, LlmProvider, Operation};
-use crate::core::request::{LlmRequest, check_header};
+use crate::core::request::LlmRequest;
 use crate::core::response::LlmResponse;
-use crate::credentials::{
-    Credential, EntraOptions, KeyOrigin, SecretKey, StaticCredential, azure_credential,
-};
-use crate::endpoint::{Endpoint, TokenRequests, Wire};
-use crate::fingerprint::fingerprint;
-use crate::locate::{Location, locate};
-use crate::masking::{Masked, Secrets, shown};
-use crate::providers::{Auth, ProviderRow, row};
+use crate::core::route::Route;
+use crate::deployment::{Deployment, Health};
+use crate::providers::{ProviderRow, row};
+use crate::reload::Heirloom;
 use crate::resilience::attempts::Attempts;
-use crate::resilience::breaker_layer::{BreakerLayer, is_key};
-use crate::resilience::breakers::{Breakers, DeploymentState, Scope};
+use crate::resilience::breakers::DeploymentState;
 use crate::resilience::cache::{Cached, ResponseCache};
-use crate::resilience::hedge::Hedge;
-use crate::resilience::limit::{Limiter, Limits};
-use crate::resilience::limit_layer::LimitLayer;
-use crate::resilience::options::Toggle;
-use crate::transports::http::{HttpOptions, HttpTransport};
-use crate::transports::websocket_pool::WebSocketPool;
+use crate::resilience::cache_key::Digest;
+use crate::resilience::options::{CacheOptions, Toggle};
+use crate::resilience::retry::RetryOptions;
+use crate::routing::custom::CustomPolicy;
+use crate::routing::only::Only;
+use crate::routing::router::{Deployments, Router};
 
-/// A client of one deployment: the engine's front.
+/// A client of one deployment or of several: the engine's front.
 ///
 /// ```no_run
 /// use liter_llm::{Client, LlmProvider, LlmRequest, ProviderConfig};
@@ -45,68 +42,34 @@ use crate::transports::websocket_pool::WebSocketPool;
 /// ```
 pub struct Client {
     stack: Arc<dyn LlmProvider>,
-    cache: Option<Arc<ResponseCache>>,
+    pub(crate) cache: Option<KeptAnswers>,
+    cache_is_off: bool,
     description: serde_json::Value,
     needs_background: bool,
-    deployment: Deployment,
+    pub(crate) health: Vec<Arc<Health>>,
+    pub(crate) router: Arc<Router>,
+    retries: RetryOptions,
+    total: Duration,
 }
 
-/// Builds the layers, outermost first: cache > attempts within the deadline > hedge > [limit > breaker > endpoint].
-fn stack(
-    base: Arc<dyn LlmProvider>,
-    config: &ProviderConfig,
-    scope: (&str, &str, &[&[u8]]),
-    cache: Option<&Arc<ResponseCache>>,
-) -> (Arc<dyn LlmProvider>, Deployment) {
-    let total = config.limits().total;
-    let (base, deployment) = Deployment::around(base, config, scope);
-    let hedged: Arc<dyn LlmProvider> = match config.hedge.as_ref().and_then(Toggle::options) {
-        Some(options) => Arc::new(Hedge::new(base, options, &config.extra)),
-        None => base,
-    };
-    let attempts = Arc::new(Attempts::new(hedged, config.retries(), total));
-    match cache {
-        Some(cache) => (Arc::new(Cached::new(attempts, Arc::clone(cache), total)), deployment),
-        None => (attempts, deployment),
-    }
+/// What a cache is made for: its options, and the digest of all that can change an answer.
+pub(crate) type CachePlan = (CacheOptions, [u8; 32]);
+
+/// A cache and what it was made for.
+pub(crate) type KeptAnswers = (CachePlan, Arc<ResponseCache>);
+
+/// What a client is made of beside its configuration document.
+#[derive(Clone, Default)]
+pub struct Own {
+    /// Providers of one's own in the place of configured ones, by position in `deployments`. Of the configuration at
+    /// that place, what says how to call a host is ignored.
+    pub providers: HashMap<usize, Arc<dyn LlmProvider>>,
+    /// What puts the candidates in order; the document's `policy` holds when it fails.
+    pub policy: Option<Arc<dyn CustomPolicy>>,
 }
 
-/// What a client keeps of its deployment's layers, to tell how it is doing.
-struct Deployment {
-    breakers: Arc<Breakers>,
-    limiter: Option<Arc<Limiter>>,
-}
-
-impl Deployment {
-    /// The deployment's own layers. The circuit is looked at before a call queues and again when its turn has come.
-    /// `scope`: the deployment's name, its model and the header values its key stands in.
-    fn around(
-        base: Arc<dyn LlmProvider>,
-        config: &ProviderConfig,
-        (name, model, key): (&str, &str, &[&[u8]]),
-    ) -> (Arc<dyn LlmProvider>, Self) {
-        let breakers = Arc::new(Breakers::new(config.circuit()));
-        let scope = Scope {
-            deployment: name.to_owned(),
-            model: None,
-            key: breakers.mark(key.iter().copied()),
-            region: config.region.clone(),
-        };
-        let guarded = Arc::new(BreakerLayer::new(base, Arc::clone(&breakers), scope, model.to_owned()));
-        let limits = Limits { concurrency: config.concurrency, rpm: config.rpm, tpm: config.tpm };
-        if !limits.any() {
-            return (guarded, Self { breakers, limiter: None });
-        }
-        let clock = Arc::clone(breakers.clock());
-        let limiter = Arc::new(Limiter::new(limits, clock.now()));
-        let limited = LimitLayer::new(guarded, Arc::clone(&limiter), clock);
-        (Arc::new(limited), Self { breakers, limiter: Some(limiter) })
-    }
-}
-
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
+/// A deployment and the configuration it was made of.
+type Made = (Deployment, ProviderConfig);
 
 impl Client {
     /// A client of one deployment. Opens no connection.
@@ -114,16 +77,18 @@ impl Client {
     /// # Errors
     /// `config` and `authentication` (no key) naming the option and the remedy.
     pub fn new(config: ProviderConfig) -> Result<Self, LlmError> {
-        Self::from_config(Config { deployment: config, ..Config::default() })
+        Self::from_config(Config { deployment: Some(config), ..Config::default() })
     }
 
-    /// A client over any provider, a user-made one for instance, with the engine's layers around it.
+    /// A client over any provider, a user-made one for instance, with the engine's layers around it but the response
+    /// cache: a request's `cache` is the provider's to obey.
     #[must_use]
     pub fn over(provider: Arc<dyn LlmProvider>) -> Self {
-        let description = serde_json::json!({ "provider": provider.name() });
-        let name = provider.name().to_owned();
-        let (stack, deployment) = stack(provider, &ProviderConfig::default(), (&name, "", &[]), None);
-        Self { stack, cache: None, description, needs_background: true, deployment }
+        let config = ProviderConfig::default();
+        let deployment = Deployment::over(Arc::clone(&provider), &config, Heirloom(None));
+        let member = deployment.member(&config, None);
+        let router = Arc::new(Router::of_one(member, Arc::new(MonotonicClock::default())));
+        Self::around(router, vec![(deployment, config)], None, None, Heirloom(None))
     }
 
     /// A client from the JSON configuration document.
@@ -139,79 +104,216 @@ impl Client {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn from_config(config: Config) -> Result<Self, LlmError> {
-        let Config { deployment: config, providers } = config;
+        Self::from_config_with(config, Own::default())
+    }
+
+    /// A client of several deployments that a policy of the caller's own puts in order. The document's own `policy`
+    /// holds when that one fails.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_policy(config: Config, policy: Arc<dyn CustomPolicy>) -> Result<Self, LlmError> {
+        Self::from_config_with(config, Own { policy: Some(policy), ..Own::default() })
+    }
+
+    /// A client from a configuration document and what no document can hold.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_config_with(config: Config, own: Own) -> Result<Self, LlmError> {
+        Self::make(config, own, Heirloom(None))
+    }
+
+    /// A client with what another one leaves to it.
+    pub(crate) fn make(config: Config, own: Own, before: Heirloom<'_>) -> Result<Self, LlmError> {
+        let Own { providers: mut own, policy } = own;
         config.validate()?;
-        let row = match providers.get(&config.provider) {
-            Some(row) => row,
-            None => row(&config.provider).map_err(|error| match providers.is_empty() {
-                true => error,
-                false => error.with(|detail| {
-                    let own: Vec<&str> = providers.keys().map(String::as_str).collect();
-                    detail.message.push_str(&format!("; your own: {}", own.join(", ")));
-                }),
-            })?,
+        let catalog = config.catalogue()?;
+        let Config { deployment, deployments, router: options, cache, providers, .. } = config;
+        let one = deployment.is_some();
+        let configs: Vec<ProviderConfig> = deployment.into_iter().chain(deployments).collect();
+        let mut made: Vec<Made> = Vec::with_capacity(configs.len());
+        for (position, config) in configs.into_iter().enumerate() {
+            let deployment = match own.remove(&position) {
+                Some(provider) => Ok(Deployment::over(provider, &config, before)),
+                None => row_of(&config, &providers)
+                    .and_then(|row| Deployment::new(&config, row, &catalog, before)),
+            };
+            made.push((deployment.map_err(|error| if one { error } else { at(error, position) })?, config));
+        }
+        let clock: Arc<dyn Clock> = match before.0 {
+            // The times in its statistics are by its clock.
+            Some(client) => Arc::clone(client.router.clock()),
+            None => Arc::new(MonotonicClock::default()),
         };
-        let endpoint = build(&config, row)?;
-        let description = serde_json::json!({
-            "provider": endpoint.provider,
-            "model": endpoint.model,
-            "name": endpoint.name,
-            "base_url": shown(&endpoint.base),
-            "api": endpoint.adapter.wire(),
-            "key_source": endpoint.credential.describe(),
+        let member = |(deployment, config): &Made| {
+            let mut member = deployment.member(config, Some(&catalog).filter(|_| !one));
+            before.statistics(&deployment.health.identity, &mut member);
+            member
+        };
+        let members = made.iter().map(member).collect();
+        let name = match made.first() {
+            Some((deployment, _)) if one => deployment.door.name().to_owned(),
+            _ => "router".to_owned(),
+        };
+        let mut router = Router::new(name, members, options.unwrap_or_default(), clock)?;
+        if let Some(policy) = policy {
+            router = router.with_policy(policy);
+        }
+        before.spend(&router);
+        Ok(Self::around(Arc::new(router), made, cache.as_ref().and_then(Toggle::options), Some(one), before))
+    }
+
+    /// Builds the layers, outermost first: cache > attempts within the deadline over the router's deployments, each
+    /// behind its own layers. `one`: whether the document describes one deployment.
+    fn around(
+        router: Arc<Router>,
+        made: Vec<Made>,
+        cache: Option<CacheOptions>,
+        one: Option<bool>,
+        before: Heirloom<'_>,
+    ) -> Self {
+        let options = router.options();
+        let default = ProviderConfig::default();
+        let first = made.first().filter(|_| one != Some(false)).map_or(&default, |(_, config)| config);
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
+        let total = options.timeout.and_then(seconds).unwrap_or(first.limits().total);
+        let retries = first.retries();
+        let retries = retries.with_max_retries(options.max_retries.unwrap_or(retries.max_retries));
+        let candidates = Arc::new(Deployments(Arc::clone(&router)));
+        let attempts: Arc<dyn LlmProvider> = Arc::new(Attempts::new(candidates, retries, total));
+        let cache = cache.or_else(|| first.cache.as_ref().and_then(Toggle::options));
+        // A provider of one's own alone may keep answers as it likes.
+        let cache_is_off =
+            cache.is_none() && made.iter().any(|(deployment, _)| deployment.fingerprint.is_some());
+        let cache = cache.and_then(|options| {
+            let mut digest = Digest::new("liter-llm deployments 1");
+            for (deployment, _) in &made {
+                digest.bytes("deployment", &deployment.fingerprint?);
+            }
+            if one == Some(false) {
+                // An answer from where calls may no longer go is not handed out when the rules have changed.
+                let rules = router.options();
+                digest.json("rules", &(&rules.regions, &rules.require_tags, &rules.forbid_tags));
+                for (_, config) in &made {
+                    digest.json("place", &(&config.region, &config.tags));
+                }
+            }
+            let plan = (options, digest.finish()?);
+            let new = || Arc::new(ResponseCache::new(options, plan.1, &first.extra));
+            Some((plan, before.answers(plan).unwrap_or_else(new)))
         });
-        let (name, model) = (endpoint.name.clone(), endpoint.model.clone());
-        let fixed = endpoint.credential.static_headers().cloned().unwrap_or_default();
-        let key: Vec<&[u8]> = fixed
-            .values()
-            .map(HeaderValue::as_bytes)
-            .chain(config.headers.iter().filter(|(name, _)| is_key(name)).map(|(_, value)| value.as_bytes()))
-            .collect();
-        let cache = config.cache.as_ref().and_then(Toggle::options).and_then(|options| {
-            let deployment = fingerprint(&endpoint, &config)?;
-            Some(Arc::new(ResponseCache::new(options, deployment, &config.extra)))
-        });
+        let stack = match &cache {
+            Some((_, cache)) => Arc::new(Cached::new(attempts, Arc::clone(cache), total)),
+            None => attempts,
+        };
+        let mut descriptions: Vec<_> =
+            made.iter().map(|(deployment, _)| deployment.description.clone()).collect();
+        let description = match one {
+            Some(false) => serde_json::json!({
+                "policy": router.policy_name(),
+                "deployments": descriptions,
+            }),
+            _ => descriptions.pop().unwrap_or_default(),
+        };
         let needs_background = cache.is_some()
-            || !matches!(endpoint.wire, Wire::Http)
-            || endpoint.credential.static_headers().is_none();
-        let secrets =
-            Secrets::of(&config, &endpoint.base, endpoint.credential.static_headers(), &environment);
-        let masked = Arc::new(Masked::new(Arc::new(endpoint), secrets));
-        let (stack, deployment) = stack(masked, &config, (&name, &model, &key), cache.as_ref());
-        Ok(Self { stack, cache, description, needs_background, deployment })
+            || made.len() > 1
+            || made.iter().any(|(deployment, _)| deployment.needs_background);
+        let health = made.into_iter().map(|(deployment, _)| deployment.health).collect();
+        Self { stack, cache, cache_is_off, description, needs_background, health, router, retries, total }
     }
 
     /// Whether something of this client must go on between calls: a token that is renewed early, a WebSocket that
-    /// answers pings, a cache whose calls are shared. If not, its calls may run on a runtime that is driven only
-    /// while a call waits; connections that broke meanwhile are noticed when it is driven again.
+    /// answers pings, a cache whose calls are shared, a router that tries out deployments. If not, its calls may run
+    /// on a runtime that is driven only while a call waits; connections that broke meanwhile are noticed when it is
+    /// driven again.
     #[must_use]
     pub const fn needs_background(&self) -> bool {
         self.needs_background
     }
 
-    /// How the deployment is doing: circuit, cooldown, calls in flight and in line. One entry, and one more for each
-    /// other model or key that calls have named.
+    /// How the deployments are doing: circuit, cooldown, calls in flight and in line. One entry each, and one more for
+    /// each other model or key that calls have named.
     #[must_use]
     pub fn state(&self) -> Vec<DeploymentState> {
-        let waiting = self.deployment.limiter.as_ref().map_or(0, |limiter| limiter.waiting());
-        let mut states = self.deployment.breakers.state();
-        for state in &mut states {
-            state.waiting = waiting;
+        self.health.iter().flat_map(|health| health.state()).collect()
+    }
+
+    /// The deployments and how they are picked.
+    #[must_use]
+    pub const fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    /// The deployment a request would go to now, by itself: with the engine's retries, without the others. Nothing is
+    /// sent.
+    ///
+    /// # Errors
+    /// `no_candidate`, naming what ruled out which deployment.
+    pub async fn select(&self, request: &LlmRequest) -> Result<Arc<dyn LlmProvider>, LlmError> {
+        Ok(self.at(self.router.select(request).await?))
+    }
+
+    /// The deployment of this name by itself: with the engine's retries, without the others.
+    ///
+    /// # Errors
+    /// `config` when there is none of this name.
+    pub fn only(&self, name: &str) -> Result<Arc<dyn LlmProvider>, LlmError> {
+        match self.router.members().iter().position(|member| *member.name == *name) {
+            Some(position) => Ok(self.at(position)),
+            None => Err(LlmError::config("deployments", format!("`deployments`: none is named `{name}`"))),
         }
-        states
+    }
+
+    fn at(&self, position: usize) -> Arc<dyn LlmProvider> {
+        let only = Arc::new(Only(Arc::clone(&self.router), position));
+        Arc::new(Attempts::new(only, self.retries, self.total))
+    }
+
+    /// Where a request would go and why, with every deployment listed. Nothing is sent.
+    pub async fn explain(&self, request: &LlmRequest, streamed: bool) -> Route {
+        self.router.explain(request, streamed).await
     }
 
     /// Forgets all cached answers; those on their way are kept when they arrive.
     pub fn clear_cache(&self) {
-        if let Some(cache) = &self.cache {
+        if let Some((_, cache)) = &self.cache {
             cache.clear();
         }
+    }
+
+    /// Refuses a call that asks for a cache where there is none, rather than let its caller pay for every answer.
+    fn check_cache(&self, request: &LlmRequest) -> Result<(), LlmError> {
+        if !self.cache_is_off || request.cache != Some(true) {
+            return Ok(());
+        }
+        Err(LlmError::invalid(
+            "cache",
+            "`cache`: this client has no response cache: set `cache` in its configuration, for one deployment \
+             ProviderConfig(..., cache=True), or leave it out of the call",
+        ))
     }
 
     /// What the client was made of, as JSON: provider, model, base URL, API, where the key came from. No secrets.
     #[must_use]
     pub fn describe(&self) -> Vec<u8> {
         self.description.to_string().into_bytes()
+    }
+}
+
+fn row_of<'a>(
+    config: &ProviderConfig,
+    providers: &'a IndexMap<String, ProviderRow>,
+) -> Result<&'a ProviderRow, LlmError> {
+    match providers.get(&config.provider) {
+        Some(row) => Ok(row),
+        None => row(&config.provider).map_err(|error| match providers.is_empty() {
+            true => error,
+            false => error.with(|detail| {
+                let own: Vec<&str> = providers.keys().map(String::as_str).collect();
+                detail.message.push_str(&format!("; your own: {}", own.join(", ")));
+            }),
+        }),
     }
 }
 
@@ -230,166 +332,18 @@ impl LlmProvider for Client {
         'life0: 'async_trait,
         Self: 'async_trait,
     {
+        if let Err(error) = self.check_cache(&request) {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         self.stack.generate(request)
     }
 
     async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
+        self.check_cache(&request)?;
         self.stack.stream(request).await
     }
 
     async fn operate(&self, operation: Operation) -> Result<RawJson, LlmError> {
         self.stack.operate(operation).await
     }
-}
-
-pub(crate) fn build(config: &ProviderConfig, row: &ProviderRow) -> Result<Endpoint, LlmError> {
-    let wire_name = row.wire(match config.api {
-        Api::Chat => None,
-        Api::Responses => Some("responses"),
-    })?;
-    let adapter: Arc<dyn Adapter> = crate::adapters::by_name(wire_name)?;
-    let Location { base, model, model_in_path } = locate(config, row, &environment)?;
-    let http = Arc::new(HttpTransport::new(&HttpOptions {
-        connect_timeout: config.limits().connect,
-        proxy: config.proxy.clone(),
-        ..HttpOptions::default()
-    })?);
-    let credential = credential(config, row, &http)?;
-    let wire = match config.transport {
-        TransportKind::Http => Wire::Http,
-        TransportKind::Websocket if adapter.websocket_message(b"{}").is_err() => {
-            return Err(LlmError::config(
-                "transport",
-                "`transport`: a WebSocket needs the Responses API: set `api` to `responses`",
-            ));
-        }
-        TransportKind::Websocket => Wire::WebSocket(WebSocketPool::default()),
-    };
-    let name = config.name.clone().unwrap_or_else(|| match model.is_empty() {
-        true => config.provider.clone(),
-        false => format!("{}/{model}", config.provider),
-    });
-    Ok(Endpoint {
-        provider: config.provider.clone(),
-        name,
-        model,
-        joined: OnceLock::new(),
-        base,
-        model_in_path,
-        quirks: row.quirks.clone(),
-        adapter,
-        headers: headers(config, row, &*credential)?,
-        own_headers: config.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-        credential,
-        http,
-        wire,
-        limits: config.limits(),
-        resend_after_send: config.resend_after_send.unwrap_or(true),
-        extra: config.extra.clone(),
-    })
-}
-
-fn headers(
-    config: &ProviderConfig,
-    row: &ProviderRow,
-    credential: &dyn Credential,
-) -> Result<HeaderMap, LlmError> {
-    // Room for those that each request adds, so that its copy need not grow.
-    let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let named = [("openai-organization", &config.organization), ("openai-project", &config.project)];
-    let named = named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
-    let own = row.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    for (name, value) in named.chain(own) {
-        check_header(name, value)?;
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
-        {
-            headers.insert(name, value);
-        }
-    }
-    if let Some(fixed) = credential.static_headers() {
-        for (name, value) in fixed {
-            headers.insert(name, value.clone());
-        }
-    }
-    Ok(headers)
-}
-
-fn credential(
-    config: &ProviderConfig,
-    row: &ProviderRow,
-    http: &Arc<HttpTransport>,
-) -> Result<Arc<dyn Credential>, LlmError> {
-    use secrecy::ExposeSecret;
-    let given = config
-        .api_key
-        .as_ref()
-        .map(|key| SecretKey::new(key.expose_secret().to_owned(), "api_key", KeyOrigin::Argument))
-        .transpose()?;
-    let secret = |value: &Option<secrecy::SecretString>, option: &'static str| {
-        value
-            .as_ref()
-            .map(|value| SecretKey::new(value.expose_secret().to_owned(), option, KeyOrigin::Argument))
-            .transpose()
-    };
-    let entra = EntraOptions {
-        tenant_id: config.tenant_id.clone(),
-        client_id: config.client_id.clone(),
-        client_secret: secret(&config.client_secret, "client_secret")?,
-        federated_token_file: config.federated_token_file.clone().map(Into::into),
-        managed_identity: config.managed_identity,
-        azure_ad_token: secret(&config.azure_ad_token, "azure_ad_token")?,
-        ..EntraOptions::default()
-    };
-    if row.entra {
-        return azure_credential(given, &entra, &environment, Arc::new(TokenRequests(Arc::clone(http))));
-    }
-    if entra.is_explicit() {
-        return Err(LlmError::config(
-            "azure_ad_token",
-            format!(
-                "provider `{}` takes no Microsoft Entra options; they belong to `azure`",
-                config.provider
-            ),
-        ));
-    }
-    let key = match given {
-        Some(key) => Some(key),
-        None => row
-            .api_key_env
-            .iter()
-            .find_map(|name| Some((name, environment(name)?)))
-            .map(|(name, value)| SecretKey::new(value, "api_key", KeyOrigin::Environment(name.clone())))
-            .transpose()?,
-    };
-    let Some(key) = key else {
-        return match row.auth {
-            Auth::None | Auth::Optional => Ok(Arc::new(StaticCredential::none())),
-            _ => Err(missing_key(config, row)),
-        };
-    };
-    Ok(match &row.auth {
-        Auth::None => Arc::new(StaticCredential::none()),
-        Auth::Bearer | Auth::Optional => Arc::new(StaticCredential::bearer(&key)?),
-        Auth::Header(name) => {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| {
-                LlmError::config("auth", "the row's key header is no header name").with_source(error)
-            })?;
-            Arc::new(StaticCredential::header(name, &key)?)
-        }
-    })
-}
-
-fn missing_key(config: &ProviderConfig, row: &ProviderRow) -> LlmError {
-    let remedy = match row.api_key_env.first() {
-        Some(variable) => format!("pass `api_key` or set {variable}"),
-        None => "pass `api_key`".to_owned(),
-    };
-    LlmError::new(ErrorKind::Authentication, format!("no key for `{}`: {remedy}", config.provider)).with(
-        |detail| {
-            detail.provider = Some(config.provider.clone());
-            detail.param = Some("api_key".to_owned());
-            detail.before_send = true;
-        },
-    )
 }

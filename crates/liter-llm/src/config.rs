@@ -1,18 +1,31 @@
 //! What a deployment is made of: the one strict configuration document.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::adapters::Quirks;
+use crate::catalog::Catalog;
+use crate::config_errors::{self, field_names};
 use crate::core::error::LlmError;
-use crate::core::json::{Extra, fields};
+use crate::core::json::Extra;
 use crate::core::request::{check_header, unknown_name};
 use crate::providers::ProviderRow;
 use crate::resilience::options::{CacheOptions, CircuitOptions, HedgeOptions, Toggle};
 use crate::resilience::retry::RetryOptions;
+use crate::routing::budget::BudgetOptions;
+use crate::routing::canary::CanaryOptions;
+use crate::routing::guard::GuardOptions;
+use crate::routing::mirror::MirrorOptions;
+use crate::routing::needs;
+use crate::routing::options::RouterOptions;
+use crate::routing::policy::POLICIES;
+use crate::routing::price::PriceOptions;
 
 /// Which of a provider's APIs is used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -76,6 +89,19 @@ pub struct ProviderConfig {
     pub project: Option<String>,
     /// The region, for routing and telemetry.
     pub region: Option<String>,
+    /// The share of traffic under the policy `weighted`, beside the other deployments' weights; 1.
+    pub weight: Option<f64>,
+    /// The rank under the policy `priority`, lower first; 0.
+    pub priority: Option<u32>,
+    /// Words of your own for routing: `fast`, `zero-retention`.
+    pub tags: Vec<String>,
+    /// What the deployment can do, where that is not in the catalogue or differs: the names of needs, for instance
+    /// `tools` or `image_input`, and whether.
+    pub supports: IndexMap<String, bool>,
+    /// The most tokens of input and output together, where that is not in the catalogue or differs.
+    pub context: Option<u64>,
+    /// What it charges, where that is not in the catalogue or differs.
+    pub price: Option<PriceOptions>,
     /// Seconds for the whole call; 600.
     pub timeout: Option<f64>,
     /// Seconds for making the connection; 10.
@@ -148,42 +174,6 @@ impl fmt::Debug for ProviderConfig {
     }
 }
 
-const FIELDS: &[&str] = &[
-    "provider",
-    "model",
-    "api_key",
-    "base_url",
-    "api",
-    "transport",
-    "deployment",
-    "api_version",
-    "azure_ad_token",
-    "tenant_id",
-    "client_id",
-    "client_secret",
-    "federated_token_file",
-    "managed_identity",
-    "organization",
-    "project",
-    "region",
-    "timeout",
-    "connect_timeout",
-    "first_byte_timeout",
-    "idle_timeout",
-    "max_retries",
-    "resend_after_send",
-    "circuit",
-    "concurrency",
-    "rpm",
-    "tpm",
-    "hedge",
-    "cache",
-    "headers",
-    "extra",
-    "proxy",
-    "name",
-];
-
 impl ProviderConfig {
     /// A deployment of this provider; everything else from the row and the environment.
     #[must_use]
@@ -255,7 +245,20 @@ impl ProviderConfig {
         if let Some(Toggle::On(cache)) = &self.cache {
             cache.validate()?;
         }
-        let counts = [("concurrency", self.concurrency.map(u64::from)), ("rpm", self.rpm), ("tpm", self.tpm)];
+        if let Some(price) = &self.price {
+            price.validate()?;
+        }
+        if let Some(name) = self.supports.keys().find(|name| needs::by_name(name).is_none()) {
+            let known = needs::NAMES.map(|(_, name)| name);
+            let reason = unknown_name(name, &known, &known.join(", "));
+            return Err(LlmError::config("supports", format!("`supports`: `{name}` {reason}")));
+        }
+        let counts = [
+            ("concurrency", self.concurrency.map(u64::from)),
+            ("rpm", self.rpm),
+            ("tpm", self.tpm),
+            ("context", self.context),
+        ];
         if let Some((name, _)) = counts.iter().find(|(_, value)| *value == Some(0)) {
             return Err(LlmError::config(
                 *name,
@@ -303,17 +306,87 @@ pub(crate) struct TimeLimits {
     pub idle: Duration,
 }
 
-/// The whole configuration document.
+/// The whole configuration document: one deployment, or several and a router over them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The deployment that answers.
-    pub deployment: ProviderConfig,
+    /// The one deployment that answers.
+    pub deployment: Option<ProviderConfig>,
+    /// The deployments a router picks from.
+    pub deployments: Vec<ProviderConfig>,
+    /// The router's rules.
+    pub router: Option<RouterOptions>,
+    /// The router's response cache; off by default.
+    pub cache: Option<Toggle<CacheOptions>>,
     /// Provider rows of your own; one with a known name replaces it.
     pub providers: IndexMap<String, ProviderRow>,
+    /// A file with rows of your own for the catalogue of models and prices; absent: what `LITER_LLM_CATALOG` names.
+    pub catalog: Option<PathBuf>,
+    /// The file with the catalogue itself; absent: the one that is built in.
+    pub catalog_base: Option<PathBuf>,
 }
 
+/// Says which of several deployments an error of configuration belongs to.
+pub(crate) fn at(error: LlmError, position: usize) -> LlmError {
+    error.with(|detail| {
+        detail.message = format!("deployments[{position}]: {}", detail.message);
+        let param = detail.param.take().unwrap_or_default();
+        detail.param = Some(format!("deployments[{position}].{param}"));
+    })
+}
+
+/// The tables of the document and the names of their options, for whoever describes it: schema, tests.
+#[must_use]
+pub fn option_names() -> IndexMap<&'static str, &'static [&'static str]> {
+    IndexMap::from([
+        ("", field_names::<Config>()),
+        ("deployment", field_names::<ProviderConfig>()),
+        ("circuit", field_names::<CircuitOptions>()),
+        ("hedge", field_names::<HedgeOptions>()),
+        ("cache", field_names::<CacheOptions>()),
+        ("price", field_names::<PriceOptions>()),
+        ("router", field_names::<RouterOptions>()),
+        ("budget", field_names::<BudgetOptions>()),
+        ("canary", field_names::<CanaryOptions>()),
+        ("guard", field_names::<GuardOptions>()),
+        ("mirror", field_names::<MirrorOptions>()),
+        ("providers", field_names::<ProviderRow>()),
+        ("quirks", field_names::<Quirks>()),
+        ("needs", &NEEDS),
+        ("policies", POLICIES),
+    ])
+}
+
+/// The names that `supports` takes.
+static NEEDS: [&str; needs::NAMES.len()] = {
+    let mut names = [""; needs::NAMES.len()];
+    let mut position = 0;
+    while position < names.len() {
+        names[position] = needs::NAMES[position].1;
+        position += 1;
+    }
+    names
+};
+
 impl Config {
+    /// The catalogue that prices what this configuration's deployments answer. The base is not read yet; rows of your
+    /// own are.
+    ///
+    /// # Errors
+    /// `config` naming file, line or key when your own rows cannot be read.
+    pub fn catalogue(&self) -> Result<Arc<Catalog>, LlmError> {
+        let base = match &self.catalog_base {
+            Some(path) => Catalog::from_path(path),
+            None => Catalog::shipped(),
+        };
+        let named = std::env::var_os("LITER_LLM_CATALOG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let catalog = match self.catalog.clone().or(named) {
+            Some(path) => base.with_own_file(&path)?,
+            None => base,
+        };
+        Ok(Arc::new(catalog))
+    }
+
     /// Reads the document; unknown keys are refused with the nearest name.
     ///
     /// # Errors
@@ -322,19 +395,43 @@ impl Config {
         let text = std::str::from_utf8(json).map_err(|error| {
             LlmError::config("config", "the configuration is not UTF-8").with_source(error)
         })?;
-        let malformed = |error: serde_json::Error| {
-            LlmError::config("config", format!("the configuration cannot be read: {error}"))
-        };
-        let outer = fields(text).map_err(malformed)?;
-        if let Some(deployment) = outer.get("deployment") {
-            let inner = fields(deployment.get()).map_err(malformed)?;
-            if let Some(name) = inner.keys().find(|name| !FIELDS.contains(name)) {
-                let reason = unknown_name(name, FIELDS, "see the options of `ProviderConfig`");
-                return Err(LlmError::config(name, format!("`{name}` {reason}")));
-            }
-        }
-        let config: Self = serde_json::from_str(text).map_err(malformed)?;
-        config.deployment.validate()?;
+        let config: Self = config_errors::read(text)?;
+        config.validate()?;
         Ok(config)
+    }
+
+    /// Checks what can be checked without the providers' rows.
+    ///
+    /// # Errors
+    /// `config` naming the option and the remedy.
+    pub fn validate(&self) -> Result<(), LlmError> {
+        match (&self.deployment, self.deployments.is_empty()) {
+            (Some(_), false) => {
+                let what = "`deployment`: give either one `deployment` or `deployments`, not both";
+                return Err(LlmError::config("deployment", what));
+            }
+            (None, true) => {
+                let what = "`deployments`: is empty: a router needs at least one deployment";
+                return Err(LlmError::config("deployments", what));
+            }
+            _ => {}
+        }
+        if let Some(Toggle::On(cache)) = &self.cache {
+            cache.validate()?;
+        }
+        if let Some(router) = &self.router {
+            router.validate().map_err(|error| {
+                error.with(|detail| detail.param = detail.param.take().map(|param| format!("router.{param}")))
+            })?;
+        }
+        if let Some((name, _)) = self.providers.iter().find(|(_, row)| row.adapter.is_empty()) {
+            let mut place = "providers".to_owned();
+            config_errors::push(&mut place, name);
+            let message = format!("`{place}.adapter` is missing: name the wire format");
+            return Err(LlmError::config(place, message));
+        }
+        self.deployment.iter().try_for_each(ProviderConfig::validate)?;
+        let mut deployments = self.deployments.iter().enumerate();
+        deployments.try_for_each(|(position, one)| one.validate().map_err(|error| at(error, position)))
     }
 }

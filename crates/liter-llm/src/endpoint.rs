@@ -12,6 +12,7 @@ use crate::adapters::{Adapter, Quirks, Target, WireRequest, headers as wire_head
 use crate::config::TimeLimits;
 use crate::core::call;
 use crate::core::chunk::{Facts, LlmChunk};
+use crate::core::cost::Pricing;
 use crate::core::error::{ErrorKind, LlmError};
 use crate::core::fold::{Folder, unfold};
 use crate::core::json::{Extra, MAX_NESTING, nests_too_deep};
@@ -20,7 +21,7 @@ use crate::core::request::LlmRequest;
 use crate::core::response::{Adjustment, Attempt, LlmResponse, Timing};
 use crate::credentials::{Credential, TokenHttp};
 use crate::locate::push;
-use crate::reading::Reading;
+use crate::reading::{Bill, Reading};
 use crate::transports::http::{BodyStream, HttpAnswer, HttpTransport, Limits, parse_base_url};
 use crate::transports::is_stale_connection;
 use crate::transports::websocket_pool::{WebSocketLease, WebSocketPool};
@@ -56,6 +57,8 @@ pub(crate) struct Endpoint {
     /// The deployment's own headers, which a request's beat.
     pub own_headers: Vec<(String, String)>,
     pub extra: Extra,
+    /// Prices the answers.
+    pub pricing: Arc<dyn Pricing>,
 }
 
 /// One request on its way, and what is known of it.
@@ -258,13 +261,13 @@ impl Endpoint {
     async fn whole(&self, request: &LlmRequest, sent: &mut Sent) -> Result<LlmResponse, LlmError> {
         let begun = Instant::now();
         let (answer, wire) = self.send(request, false, sent).await?;
-        crate::core::progress::answer_begun();
+        call::answer_begun();
         let first_byte = begun.elapsed().as_secs_f64();
         let HttpAnswer { status, headers, body, .. } = answer;
         let body = self.body(status, body).await?;
         followable(&body, status)?;
         let mut response = self.adapter.decode(status, &headers, &body, &self.target(false))?;
-        self.complete(&mut response, &headers, wire, sent);
+        self.complete(&mut response, &headers, wire, (request, sent));
         response.raw = body;
         response.timing = Some(Timing {
             first_byte: Some(first_byte),
@@ -277,7 +280,6 @@ impl Endpoint {
     /// The whole answer of a host that only streams.
     async fn folded(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
         let mut chunks = self.stream(request).await?;
-        crate::core::progress::answer_begun();
         let mut folder = Folder::new();
         while let Some(chunk) = futures_util::StreamExt::next(&mut chunks).await {
             let chunk: LlmChunk = chunk?;
@@ -287,7 +289,17 @@ impl Endpoint {
     }
 
     /// What the endpoint knows about an answer besides its body.
-    fn complete(&self, response: &mut LlmResponse, headers: &HeaderMap, wire: WireRequest, sent: &mut Sent) {
+    fn complete(
+        &self,
+        response: &mut LlmResponse,
+        headers: &HeaderMap,
+        wire: WireRequest,
+        (request, sent): (&LlmRequest, &mut Sent),
+    ) {
+        response.cost = response.usage.as_ref().and_then(|usage| {
+            let asked = request.model.as_deref();
+            self.pricing.cost(asked, &response.model, usage, response.service_tier.as_deref()).map(Box::new)
+        });
         response.provider.clone_from(&self.provider);
         if response.request_id.is_none() {
             response.request_id = wire_headers::request_id(headers);
@@ -302,6 +314,7 @@ impl Endpoint {
     async fn open_http(&self, request: &LlmRequest, sent: &mut Sent) -> Result<ChunkStream, LlmError> {
         let begun = Instant::now();
         let (answer, wire) = self.send(request, true, sent).await?;
+        call::answer_begun();
         let first_byte = begun.elapsed().as_secs_f64();
         let json = answer
             .headers
@@ -314,7 +327,7 @@ impl Endpoint {
             let body = self.body(status, body).await?;
             followable(&body, status)?;
             let mut response = self.adapter.decode(status, &headers, &body, &self.target(true))?;
-            self.complete(&mut response, &headers, wire, sent);
+            self.complete(&mut response, &headers, wire, (request, sent));
             return Ok(Box::pin(stream::iter(unfold(&response).into_iter().map(Ok))));
         }
         let facts = Facts {
@@ -418,7 +431,8 @@ impl Endpoint {
         let first_chunk = Some(reading.elapsed());
         facts.timing = Some(Timing { first_byte, first_chunk, ..Timing::default() });
         let model = self.target(true).model_of(request).to_owned();
-        Ok(reading.into_stream(facts, self.provider.clone(), model))
+        let bill = Bill::new(Arc::clone(&self.pricing), request.model.clone());
+        Ok(reading.into_stream(facts, self.provider.clone(), model, bill))
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn fingerprint(endpoint: &Endpoint, config: &ProviderConfig) -> Optio
         headers,
         own_headers,
         extra,
+        pricing: _,
     } = endpoint;
     let mut digest = Digest::new("liter-llm deployment 1");
     digest.json("provider", provider);
@@ -65,13 +66,15 @@ pub(crate) fn fingerprint(endpoint: &Endpoint, config: &ProviderConfig) -> Optio
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use super::*;
-    use crate::client::build;
     use crate::core::json::RawJson;
+    use crate::deployment::build;
     use crate::providers::row;
 
     fn of(config: &ProviderConfig) -> [u8; 32] {
-        fingerprint(&build(config, row(&config.provider).unwrap()).unwrap(), config).unwrap()
+        fingerprint(&build(config, row(&config.provider).unwrap(), &Arc::default()).unwrap(), config).unwrap()
     }
 
     #[test]

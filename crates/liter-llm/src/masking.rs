@@ -32,7 +32,7 @@ fn sounds_secret(name: &str) -> bool {
 }
 
 /// The secrets of one deployment, in every spelling a host may repeat them in.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Secrets(Vec<SecretString>);
 
 impl Secrets {
@@ -174,12 +174,23 @@ impl Masked {
 }
 
 impl Secrets {
-    /// These and the secrets in a call's own headers and vendor fields.
-    fn with(&self, request: &LlmRequest) -> Self {
-        let mut secrets = self.clone();
+    /// The secrets in a call's own headers and vendor fields.
+    fn of_call(request: &LlmRequest) -> Self {
+        let mut secrets = Self::default();
         secrets.add_headers(request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         secrets.add_extra(&request.extra);
         secrets
+    }
+
+    /// Takes these and the call's own out of an error.
+    fn hide(&self, request: &LlmRequest, error: LlmError) -> LlmError {
+        let own = Self::of_call(request);
+        error.with(|detail| {
+            self.mask_detail(detail);
+            if !own.0.is_empty() {
+                own.mask_detail(detail);
+            }
+        })
     }
 }
 
@@ -192,13 +203,13 @@ impl LlmProvider for Masked {
     async fn generate(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
         let kept = request.clone();
         let outcome = self.inner.generate(request).await;
-        outcome.map_err(|error| error.with(|detail| self.secrets.with(&kept).mask_detail(detail)))
+        outcome.map_err(|error| self.secrets.hide(&kept, error))
     }
 
     async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
         let kept = request.clone();
         let secrets = Arc::clone(&self.secrets);
-        let hide = move |error: LlmError| error.with(|detail| secrets.with(&kept).mask_detail(detail));
+        let hide = move |error: LlmError| secrets.hide(&kept, error);
         match self.inner.stream(request).await {
             Err(error) => Err(hide(error)),
             Ok(chunks) => Ok(Box::pin(chunks.map(move |item| item.map_err(&hide)))),
@@ -264,6 +275,21 @@ mod tests {
         let text = masked(&secrets, "ollama files-api-2025 2024-10-21 canary-12345 pass-word-1 abcdefgh12");
         assert_eq!(text, "ollama files-api-2025 2024-10-21 *** *** ***");
         assert_eq!(shown(&base), "https://h/v1?api-version=2024-10-21&sig=***");
+    }
+
+    #[test]
+    fn a_calls_own_secrets_are_taken_out_besides_the_deployments() {
+        let mut secrets = Secrets::default();
+        secrets.add("sk-deployment");
+        let request = LlmRequest::new().with(|body| {
+            body.headers.push(("x-api-key".to_owned(), "sk-of-the-call".to_owned()));
+        });
+        let error =
+            LlmError::new(crate::core::error::ErrorKind::Authentication, "sk-deployment, sk-of-the-call")
+                .with_source(std::io::Error::other("sk-of-the-call"));
+        let hidden = secrets.hide(&request, error);
+        assert_eq!(hidden.detail().message, "***, ***");
+        assert!(hidden.detail().source.is_none());
     }
 
     #[test]

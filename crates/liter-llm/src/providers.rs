@@ -140,6 +140,12 @@ pub fn row(name: &str) -> Result<&'static ProviderRow, LlmError> {
     let rows = rows()?;
     rows.get(name).ok_or_else(|| {
         let known: Vec<&str> = rows.keys().map(String::as_str).collect();
+        if let Some((provider, model)) =
+            name.split_once('/').filter(|(provider, _)| rows.contains_key(*provider))
+        {
+            let what = format!("`provider`: `{name}` is two options: provider `{provider}`, model `{model}`");
+            return LlmError::config("provider", what);
+        }
         let hint = "a provider of your own needs a row with `adapter` and `base_url`";
         LlmError::config("provider", format!("provider `{name}` {}", unknown_name(name, &known, hint)))
     })

@@ -3,31 +3,40 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
-use tokio::time::{Sleep, sleep_until};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::time::{Sleep, sleep_until, timeout};
 
 use crate::adapters::{Decoder, Frame};
+use crate::core::call::answer_begun;
 use crate::core::chunk::{Facts, LlmChunk};
+use crate::core::cost::{Cost, Pricing};
 use crate::core::error::{ErrorKind, FailurePhase, LlmError};
 use crate::core::provider::ChunkStream;
-use crate::core::response::Timing;
+use crate::core::response::{Timing, Usage};
 use crate::endpoint::followable;
 use crate::transports::http::BodyStream;
 use crate::transports::sse::{MAX_EVENT_BYTES, SseParser};
 use crate::transports::websocket_pool::WebSocketLease;
 
-/// How long the end of an HTTP body is waited for once the answer is complete, so that the connection can be used
-/// again.
+/// How long the end of an HTTP body is waited for in the background once the answer is complete, so that the
+/// connection can be used again.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+/// The same on a runtime that is driven by whoever waits, and by nobody afterwards: the end of the stream waits for
+/// it, and after this long the connection is closed.
+const SHORT_DRAIN_LIMIT: Duration = Duration::from_millis(5);
 
 enum Source {
     Http { body: Box<BodyStream>, parser: Box<SseParser> },
     WebSocket { lease: WebSocketLease, first: Option<Duration> },
 }
+
+type Drain = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A streamed answer that is being read.
 pub(crate) struct Reading {
@@ -36,13 +45,52 @@ pub(crate) struct Reading {
     chunks: Vec<LlmChunk>,
     ready: VecDeque<LlmChunk>,
     failure: Option<LlmError>,
+    /// What is left of the body of a complete answer.
+    drain: Option<Drain>,
     silence: Silence,
     begun: Instant,
     facts: Option<Facts>,
     timing: Timing,
     provider: String,
     model: String,
+    bill: Option<Bill>,
     ended: bool,
+}
+
+/// What a streamed answer says that its price depends on.
+pub(crate) struct Bill {
+    pricing: Arc<dyn Pricing>,
+    asked: Option<String>,
+    answered: String,
+    service_tier: Option<String>,
+    usage: Option<Usage>,
+}
+
+impl Bill {
+    /// `asked`: the model the call named.
+    pub(crate) const fn new(pricing: Arc<dyn Pricing>, asked: Option<String>) -> Self {
+        Self { pricing, asked, answered: String::new(), service_tier: None, usage: None }
+    }
+
+    fn note(&mut self, chunk: &LlmChunk) {
+        if let Some(usage) = &chunk.usage {
+            self.usage = Some((**usage).clone());
+        }
+        if let Some(facts) = &chunk.facts {
+            if let Some(model) = &facts.model {
+                self.answered.clone_from(model);
+            }
+            if facts.service_tier.is_some() {
+                self.service_tier.clone_from(&facts.service_tier);
+            }
+        }
+    }
+
+    fn cost(self) -> Option<Box<Cost>> {
+        let usage = self.usage?;
+        let tier = self.service_tier.as_deref();
+        self.pricing.cost(self.asked.as_deref(), &self.answered, &usage, tier).map(Box::new)
+    }
 }
 
 impl Reading {
@@ -77,12 +125,14 @@ impl Reading {
             chunks: Vec::new(),
             ready: VecDeque::new(),
             failure: None,
+            drain: None,
             silence: Silence { limit: idle, alarm: None },
             begun,
             facts: None,
             timing: Timing::default(),
             provider: String::new(),
             model: String::new(),
+            bill: None,
             ended: false,
         }
     }
@@ -124,9 +174,14 @@ impl Reading {
             Source::WebSocket { lease, first } => {
                 let opening = first.take();
                 match lease.connection.next_text(Some(opening.unwrap_or(self.silence.limit))).await {
-                    Ok(Some(text)) => followable(text.as_bytes(), 200)
-                        .and_then(|()| decoder.push(Frame::Text(&text), chunks))
-                        .map(|()| true),
+                    Ok(Some(text)) => {
+                        if opening.is_some() {
+                            answer_begun();
+                        }
+                        followable(text.as_bytes(), 200)
+                            .and_then(|()| decoder.push(Frame::Text(&text), chunks))
+                            .map(|()| true)
+                    }
                     Ok(None) => decoder.finish(chunks).map(|()| false),
                     Err(error) if opening.is_some() => Err(unanswered(error)),
                     Err(error) => Err(interrupted(error)),
@@ -151,13 +206,22 @@ impl Reading {
         }
     }
 
-    /// Gives the connection back: the rest of the body (usually just its end) is read in the background.
+    /// Gives the connection back: the rest of the body (usually just its end) is read in the background, or else at
+    /// the end of the stream.
     fn release(&mut self) {
         match self.source.take() {
             Some(Source::Http { mut body, .. }) => {
-                let mut drain = Box::pin(async move { while let Ok(Some(_)) = body.chunk(None).await {} });
-                if drain.as_mut().now_or_never().is_none() {
-                    drop(tokio::spawn(tokio::time::timeout(DRAIN_LIMIT, drain)));
+                let mut drain: Drain =
+                    Box::pin(async move { while let Ok(Some(_)) = body.chunk(None).await {} });
+                if drain.as_mut().now_or_never().is_some() {
+                    return;
+                }
+                let runtime = Handle::current();
+                if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+                    // Given up with the stream, which closes the connection.
+                    self.drain = Some(drain);
+                } else {
+                    drop(runtime.spawn(timeout(DRAIN_LIMIT, drain)));
                 }
             }
             Some(Source::WebSocket { lease, .. }) => lease.give_back(),
@@ -171,6 +235,9 @@ impl Reading {
         }
         loop {
             if let Some(chunk) = self.ready.pop_front() {
+                if let Some(bill) = &mut self.bill {
+                    bill.note(&chunk);
+                }
                 return Some(Ok(chunk));
             }
             if let Some(failure) = self.failure.take() {
@@ -186,15 +253,26 @@ impl Reading {
             if self.source.is_none() {
                 self.ended = true;
                 self.timing.total = self.begun.elapsed().as_secs_f64();
+                if let Some(drain) = self.drain.take() {
+                    let _ = timeout(SHORT_DRAIN_LIMIT, drain).await;
+                }
                 let timing = Some(self.timing);
-                return Some(Ok(LlmChunk::facts(Facts { timing, ..Facts::default() })));
+                let cost = self.bill.take().and_then(Bill::cost);
+                return Some(Ok(LlmChunk::facts(Facts { timing, cost, ..Facts::default() })));
             }
             self.read().await;
         }
     }
 
     /// The chunks, the endpoint's facts first.
-    pub(crate) fn into_stream(mut self, facts: Facts, provider: String, model: String) -> ChunkStream {
+    pub(crate) fn into_stream(
+        mut self,
+        facts: Facts,
+        provider: String,
+        model: String,
+        bill: Bill,
+    ) -> ChunkStream {
+        self.bill = Some(bill);
         self.timing = facts.timing.unwrap_or_default();
         self.facts = Some(facts);
         self.provider = provider;

@@ -209,3 +209,32 @@ async fn what_is_not_sent_costs_nothing() {
     }
     client.generate(asked(1)).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_stream_that_is_given_up_is_charged_its_estimate() {
+    // Its first chunk tells the tokens of the input, and hardly any of the output.
+    let sim = simulator(json!({}));
+    let config = ProviderConfig {
+        tpm: Some(60_000),
+        ..ProviderConfig::new("anthropic")
+            .with_model("m")
+            .with_api_key("k")
+            .with_base_url(sim.base_url("anthropic").unwrap())
+    };
+    let client = Client::new(config).unwrap();
+    let large = || LlmRequest::new().with_prompt("[tokens=50]").with_max_tokens(1_900);
+    // 2,000 may go at once. Read to its end, a stream pays what it used; so do those whose last chunk is not read.
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let mut chunks = client.stream(large()).await.unwrap();
+        while chunks.next().await.unwrap().unwrap().finish_reason.is_none() {}
+        drop(chunks);
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    }
+    let mut chunks = client.stream(large()).await.unwrap();
+    while !chunks.next().await.unwrap().unwrap().has_content() {}
+    drop(chunks);
+    let begun = Instant::now();
+    client.generate(large()).await.unwrap();
+    assert!((1.2..4.0).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
+}

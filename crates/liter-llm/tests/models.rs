@@ -10,12 +10,15 @@ use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use liter_llm::CircuitOptions;
+use liter_llm::core::clock::Clock;
 use liter_llm::resilience::breaker::{Breaker, Circuit, Outcome, Permit};
-use liter_llm::resilience::clock::Clock;
+use liter_llm::resilience::cache_key::CacheKey;
 use liter_llm::resilience::limit::{Limiter, Limits, Look, Place, Turn, Used};
 use liter_llm::resilience::quota::{RetryQuota, TRANSIENT_COST};
+use liter_llm::resilience::single_flight::Flights;
 use liter_llm::resilience::sync::Seeded;
+use liter_llm::routing::ledger::{Amount, Bill, Charge, Ledger, Line, Verdict, Window};
+use liter_llm::{CircuitOptions, LlmRequest, Money};
 use shuttle::sync::atomic::{AtomicU32, Ordering};
 use shuttle::{future, thread};
 
@@ -40,6 +43,24 @@ fn spawn_all<T: Send + 'static>(count: u32, work: impl Fn(u32) -> T + Send + Syn
     };
     let threads: Vec<_> = (0..count).map(spawn).collect();
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+}
+
+/// What went wrong in a thread, for the thread that waits for all: several that panicked at once would be more than the
+/// checker can tell apart. Not one of the checker's own locks, so no schedule depends on it.
+#[derive(Clone, Default)]
+struct Broken(Arc<std::sync::Mutex<Option<String>>>);
+
+impl Broken {
+    fn unless(&self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            *self.0.lock().unwrap() = Some(what());
+        }
+    }
+
+    fn check(&self) {
+        let broken = self.0.lock().unwrap().take();
+        assert!(broken.is_none(), "{}", broken.unwrap_or_default());
+    }
 }
 
 const OPEN: Duration = Duration::from_secs(30);
@@ -92,8 +113,12 @@ fn late_outcomes(seeded: Option<Seeded>) {
     let (success, failure) = (late.pop().unwrap(), late.pop().unwrap());
     let probing = Arc::clone(&breaker);
     let threads = [
-        thread::spawn(move || success.end(OPEN, Outcome::Success)),
-        thread::spawn(move || failure.end(OPEN, Outcome::Failure)),
+        thread::spawn(move || {
+            success.end(OPEN, Outcome::Success);
+        }),
+        thread::spawn(move || {
+            failure.end(OPEN, Outcome::Failure);
+        }),
         thread::spawn(move || drop(probing.admit(OPEN).ok())),
     ];
     for thread in threads {
@@ -116,21 +141,29 @@ fn probe_ends(seeded: Option<Seeded>) {
     let (breaker, _) = opened(PROBES, 0, seeded);
     let running = Arc::new(AtomicU32::new(0));
     let asked = Arc::clone(&breaker);
+    let broken = Broken::default();
+    let told = broken.clone();
     let ends = spawn_all(4, move |index| {
         let Ok(permit) = asked.admit(OPEN) else { return None };
         if permit.is_probe() {
-            assert!(running.fetch_add(1, Ordering::SeqCst) < PROBES, "too many probes at once");
+            let beside = running.fetch_add(1, Ordering::SeqCst);
+            told.unless(beside < PROBES, || "too many probes at once".to_owned());
             thread::yield_now();
             running.fetch_sub(1, Ordering::SeqCst);
         }
         let probe = permit.is_probe();
         match index {
-            0 => permit.end(OPEN, Outcome::Success),
-            1 => permit.end(OPEN, Outcome::Failure),
+            0 => {
+                permit.end(OPEN, Outcome::Success);
+            }
+            1 => {
+                permit.end(OPEN, Outcome::Failure);
+            }
             _ => drop(permit),
         }
         probe.then_some(index)
     });
+    broken.check();
     let state = breaker.snapshot(OPEN);
     assert_eq!(state.in_flight, 0);
     let ran = |index: u32| ends.contains(&Some(index));
@@ -148,6 +181,36 @@ fn probe_ends(seeded: Option<Seeded>) {
 fn breaker_gives_slots_back() {
     holds(probe_ends);
     finds(probe_ends, Seeded::LostProbe);
+}
+
+/// A probe that streams has succeeded with the first piece of its answer and then breaks, beside one that is dropped:
+/// whatever the order, the round is decided once, the break is a failure, and calls in flight are counted right.
+fn streamed_probes(_: Option<Seeded>) {
+    let (breaker, _) = opened(2, 0, None);
+    let (mut streamed, dropped) = (breaker.admit(OPEN).ok().unwrap(), breaker.admit(OPEN).ok().unwrap());
+    let threads = [
+        thread::spawn(move || {
+            streamed.answer_begun();
+            streamed.end(OPEN, Outcome::Failure);
+        }),
+        thread::spawn(move || drop(dropped)),
+    ];
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let state = breaker.snapshot(OPEN);
+    assert_eq!(state.in_flight, 0);
+    match state.circuit {
+        // It broke while the other still ran: a round with a failure.
+        Circuit::Open => {}
+        // The round had closed it before.
+        circuit => assert_eq!((circuit, state.failures_in_row), (Circuit::Closed, 1)),
+    }
+}
+
+#[test]
+fn breaker_counts_a_streamed_probe_once() {
+    holds(streamed_probes);
 }
 
 /// Time that stands still.
@@ -177,6 +240,8 @@ fn places(concurrency: u32) -> impl Fn(Option<Seeded>) {
         let limiter = limiter(Limits { concurrency: Some(concurrency), ..Limits::default() }, seeded);
         let running = Arc::new(AtomicU32::new(0));
         let line = Arc::clone(&limiter);
+        let broken = Broken::default();
+        let told = broken.clone();
         spawn_all(concurrency + 3, move |index| {
             if index == 0 {
                 let mut given_up = turn(&line);
@@ -186,10 +251,12 @@ fn places(concurrency: u32) -> impl Fn(Option<Seeded>) {
                 return;
             }
             let (_place, _) = future::block_on(turn(&line));
-            assert!(running.fetch_add(1, Ordering::SeqCst) < concurrency, "too many at once");
+            let beside = running.fetch_add(1, Ordering::SeqCst);
+            told.unless(beside < concurrency, || "too many at once".to_owned());
             thread::yield_now();
             running.fetch_sub(1, Ordering::SeqCst);
         });
+        broken.check();
         assert_eq!((limiter.in_flight(), limiter.waiting()), (0, 0));
     }
 }
@@ -239,7 +306,7 @@ fn settlement(seeded: Option<Seeded>) {
     let limiter = limiter(Limits { tpm: Some(30_000), ..Limits::default() }, seeded);
     let full = limiter.tokens_left(Duration::ZERO).unwrap();
     let line = Arc::clone(&limiter);
-    let used = [Used::Tokens(30), Used::Nothing, Used::Unknown, Used::Tokens(170)];
+    let used = [Used::Tokens(30), Used::Nothing, Used::AtLeast(40), Used::Tokens(170)];
     spawn_all(4, move |index| {
         let mut number = None;
         let look = line.look(Duration::ZERO, RESERVED, &mut number, Waker::noop());
@@ -255,6 +322,29 @@ fn settlement(seeded: Option<Seeded>) {
 fn limiter_settles_to_the_token() {
     holds(settlement);
     finds(settlement, Seeded::LostRefund);
+}
+
+/// Callers of one question come and go; one may land the flight. When all have gone, nothing is left of it.
+fn seats(seeded: Option<Seeded>) {
+    let flights = Arc::new(seeded.map_or_else(Flights::<u32>::default, Flights::with_seeded));
+    let name = (CacheKey::new(&[0; 32], &LlmRequest::new().with_prompt("Hi")).unwrap(), None);
+    let shared = Arc::clone(&flights);
+    spawn_all(3, move |index| {
+        let seat = shared.seat(name);
+        let lead = seat.try_lead();
+        thread::yield_now();
+        if lead.is_some() && index == 0 {
+            seat.land(7);
+        }
+        drop(lead);
+    });
+    assert_eq!(flights.len(), 0);
+}
+
+#[test]
+fn flights_are_forgotten_when_all_have_left() {
+    holds(seats);
+    finds(seats, Seeded::SplitCheck);
 }
 
 /// A quota with this many tokens left.
@@ -292,4 +382,68 @@ fn quota_is_never_overdrawn_and_loses_nothing() {
     finds(scarce_retries, Seeded::SplitCheck);
     holds(returned_retries);
     finds(returned_retries, Seeded::LostRefund);
+}
+
+const WINDOW: Window = Window { start: 0, end: 60 };
+
+fn ledger(seeded: Option<Seeded>) -> Arc<Ledger> {
+    seeded.map_or_else(Ledger::in_memory, Ledger::with_seeded)
+}
+
+fn line(account: &str, limit: u64) -> Line {
+    Line { account: account.into(), window: WINDOW, limit: Money::from_parts(limit), hard: true }
+}
+
+fn bill() -> Bill {
+    Bill { deployment: "d".into(), key: None }
+}
+
+/// Calls race for a budget: what is spent and reserved is never above the limit by more than one call, and in the end
+/// it is what they cost.
+fn budget(seeded: Option<Seeded>) {
+    const LIMIT: u64 = 100;
+    const CEILING: u64 = 60;
+    let ledger = ledger(seeded);
+    let shared = Arc::clone(&ledger);
+    let broken = Broken::default();
+    let told = broken.clone();
+    let costs = spawn_all(4, move |index| {
+        let amount = Amount { ceiling: Money::from_parts(CEILING), expected: Money::from_parts(7) };
+        let lines = [line("wide", 2 * LIMIT), line("narrow", LIMIT)];
+        let Ok(mut ticket) = shared.try_reserve(&lines, amount, bill()).unwrap() else { return 0 };
+        let level = shared.level("narrow", WINDOW);
+        let held = level.spent.plus(level.reserved);
+        told.unless(held.parts() <= LIMIT + CEILING, || format!("{held:?} of {LIMIT}"));
+        thread::yield_now();
+        let cost = u64::from(index) * 20;
+        match index {
+            0 => drop(ticket),
+            1 => {
+                ticket.send();
+                drop(ticket);
+                return 7;
+            }
+            _ => ticket.settle_soon(Charge::Cost(Money::from_parts(cost))),
+        }
+        cost
+    });
+    broken.check();
+    for account in ["wide", "narrow"] {
+        let level = ledger.level(account, WINDOW);
+        assert_eq!(
+            (level.spent.parts(), level.reserved, level.running),
+            (costs.iter().sum(), Money::ZERO, 0)
+        );
+    }
+    let spent = ledger.level("narrow", WINDOW).spent.parts();
+    let amount = Amount { ceiling: Money::from_parts(CEILING), expected: Money::ZERO };
+    let last = ledger.try_reserve(&[line("narrow", LIMIT)], amount, bill()).unwrap();
+    assert_eq!(matches!(last, Err(Verdict::Full(_))), spent >= LIMIT);
+}
+
+#[test]
+fn budgets_are_never_overdrawn_and_lose_nothing() {
+    holds(budget);
+    finds(budget, Seeded::SplitCheck);
+    finds(budget, Seeded::LostRefund);
 }

@@ -1,5 +1,5 @@
 //! Row 7: separate limits for the first byte and silence, one for the whole call; a slow live stream is not cut. The
-//! limit for connecting stands in `http_transport.rs`, and all of them again in Python.
+//! limit for connecting stands in `http_transport`, and all of them again in Python.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod simulated;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use liter_llm::{
-    Circuit, CircuitOptions, Client, DeploymentState, ErrorKind, LlmError, LlmProvider as _, LlmRequest,
-    LlmResponse, ProviderConfig, Toggle,
+    Circuit, CircuitOptions, Client, DeploymentState, ErrorKind, FailurePhase, LlmError, LlmProvider as _,
+    LlmRequest, LlmResponse, ProviderConfig, Toggle,
 };
 use liter_llm_sim::{Rule, SimConfig, Simulator};
 use serde_json::{Value, json};
@@ -191,7 +191,6 @@ async fn row_08_what_counts_opens_it() {
         json!({"status": 500}),
         json!({"status": 529}),
         json!({"status": 504}),
-        json!({"status": 429, "remove_headers": ["retry-after"]}),
         json!({"reset": true}),
         json!({"close": true}),
         json!({"status": 200, "body": "<html>hello</html>"}),
@@ -210,6 +209,62 @@ async fn row_08_what_counts_opens_it() {
         open(&client, 1).await;
         assert_eq!(sim.requests().len(), 5, "{fault}");
     }
+}
+
+/// The pauses between them: 0.5, 1, 2 and 4 s.
+#[tokio::test]
+async fn row_08_five_429s_in_a_row_open_it() {
+    let sim = simulator(&[json!({"fault": {"status": 429, "remove_headers": ["retry-after"]}})]);
+    let client = client(&sim, CircuitOptions::default());
+    for sent in 1..=5 {
+        let error = ask(&client).await.unwrap_err();
+        assert_eq!((error.detail().status_code, sim.requests().len()), (Some(429), sent));
+        let state = state(&client);
+        let circuit = if sent < 5 { Circuit::Closed } else { Circuit::Open };
+        assert_eq!((state.circuit, state.limited_in_row as usize), (circuit, sent));
+        let pause = 0.25 * f64::from(1_u32 << sent);
+        assert!((pause - 0.1..=pause).contains(&state.cooling_for.unwrap()), "{state:?}");
+        if sent < 5 {
+            tokio::time::sleep(Duration::from_secs_f64(pause)).await;
+        }
+    }
+    let error = ask(&client).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CircuitOpen);
+    assert!((29.0..=30.0).contains(&error.detail().retry_after.unwrap()));
+}
+
+/// A deployment that hangs for longer than its callers have time: their time limit ends the calls, and still the
+/// silence is the deployment's. Not when it has begun to answer, and not within the time a healthy one may take.
+#[tokio::test]
+async fn row_08_a_hanging_deployment_opens_it_though_the_callers_time_ends_first() {
+    const TIME: f64 = 10.2;
+    let opens = |fault: Value, time: f64| async move {
+        let sim = simulator(&[json!({"fault": fault})]);
+        let client = client(&sim, CircuitOptions::default());
+        let request = || LlmRequest::new().with_prompt("Hi").with_timeout(time);
+        let calls = join_all((0..5).map(|_| async {
+            match client.stream(request()).await {
+                Ok(_) => panic!("{fault}"),
+                Err(error) => error,
+            }
+        }));
+        let whole = join_all((0..5).map(|_| client.generate(request())));
+        let (streams, whole) = tokio::join!(calls, whole);
+        for error in streams.into_iter().chain(whole.into_iter().map(Result::unwrap_err)) {
+            assert_eq!((error.kind(), error.detail().phase), (ErrorKind::Timeout, Some(FailurePhase::Total)));
+        }
+        let state = state(&client);
+        assert_eq!(state.in_flight, 0);
+        (state.circuit, state.failures_in_row)
+    };
+    let (hung, begun, short) = tokio::join!(
+        opens(json!({"hang": true}), TIME),
+        opens(json!({"hang_after": 0}), TIME),
+        opens(json!({"hang": true}), 9.0)
+    );
+    assert_eq!(hung, (Circuit::Open, 5));
+    assert_eq!(begun, (Circuit::Closed, 0), "it had begun to answer");
+    assert_eq!(short, (Circuit::Closed, 0), "too short a time to say so");
 }
 
 #[tokio::test]
@@ -255,14 +310,34 @@ async fn row_08_streams_count_at_their_end() {
     assert_eq!(state(&client).circuit, Circuit::Open);
     set(&sim, &[]);
     tokio::time::sleep(Duration::from_millis(320)).await;
-    // A probe that is dropped says nothing and gives its slot back.
+    // A probe that is dropped unread says nothing and gives its slot back.
     for _ in 0..3 {
-        let mut probe = client.stream(asked()).await.unwrap();
-        probe.next().await.unwrap().unwrap();
+        let probe = client.stream(asked()).await.unwrap();
         assert_eq!(ask(&client).await.unwrap_err().kind(), ErrorKind::CircuitOpen);
         drop(probe);
         assert_eq!(state(&client).circuit, Circuit::HalfOpen);
     }
     assert!(client.stream(asked()).await.unwrap().all(|chunk| async move { chunk.is_ok() }).await);
     assert_eq!((state(&client).circuit, state(&client).in_flight), (Circuit::Closed, 0));
+}
+
+/// A stream may take minutes: a probe that waited for its end would keep all other calls away from a deployment that
+/// has already shown to be well. So the first piece of the answer closes the circuit.
+#[tokio::test]
+async fn row_08_a_streamed_probe_counts_at_its_first_content_and_breaks_as_any_other() {
+    let sim = simulator(&[json!({"fault": {"status": 500}})]);
+    let client = client(&sim, QUICK);
+    open(&client, 5).await;
+    set(&sim, &[json!({"match": {"body_contains": "tokens"}, "fault": {"cut_after": 5}})]);
+    tokio::time::sleep(Duration::from_millis(320)).await;
+    let mut probe = client.stream(LlmRequest::new().with_prompt("[tokens=50]")).await.unwrap();
+    while !probe.next().await.unwrap().unwrap().has_content() {
+        assert_eq!(state(&client).circuit, Circuit::HalfOpen);
+    }
+    let now = state(&client);
+    assert_eq!((now.circuit, now.failures_in_row, now.in_flight), (Circuit::Closed, 0, 1));
+    ask(&client).await.unwrap();
+    assert!(probe.any(|chunk| async move { chunk.is_err() }).await);
+    let now = state(&client);
+    assert_eq!((now.circuit, now.failures_in_row, now.in_flight), (Circuit::Closed, 1, 0));
 }

@@ -134,3 +134,47 @@ async fn row_09_a_call_waits_the_cooldown_out_when_it_may() {
     assert_eq!(requests.len(), 3);
     assert!(requests[1..].iter().all(|request| request.at - requests[0].at >= 0.3));
 }
+
+/// A `429` that does not say until when keeps calls away for 0.5 s, the next in a row for 1 s.
+#[tokio::test]
+async fn row_09_a_429_without_a_time_cools_too() {
+    let sim = Simulator::start(SimConfig::default()).unwrap();
+    let limited = |times: u32| {
+        let fault = json!({"status": 429, "remove_headers": ["retry-after"]});
+        let rule = json!({"match": {"times": times}, "fault": fault});
+        sim.set_rules(vec![Rule::from_json(&rule.to_string()).unwrap()]).unwrap();
+        sim.clear_requests();
+    };
+    limited(2);
+    let client = Client::new(config(&sim, "busy")).unwrap();
+    for pause in [0.5, 1.0] {
+        let error = ask(&client).await.unwrap_err();
+        assert_eq!(
+            (error.detail().status_code, error.retry_after()),
+            (Some(429), None),
+            "nothing is made up"
+        );
+        let refused = join_all((0..200).map(|_| ask(&client))).await;
+        for error in refused {
+            let error = error.unwrap_err();
+            assert!(error.kind() == ErrorKind::RateLimited && error.detail().before_send);
+            assert!((pause - 0.3..=pause).contains(&error.detail().retry_after.unwrap()), "{error}");
+        }
+        tokio::time::sleep(Duration::from_secs_f64(client.state()[0].cooling_for.unwrap())).await;
+    }
+    assert_eq!(sim.requests().len(), 2, "no call reached the cooling deployment");
+    ask(&client).await.unwrap();
+    // A call's own repeats wait for it, and none of them is used up on being refused.
+    limited(2);
+    let mut patient = config(&sim, "busy");
+    patient.max_retries = Some(2);
+    let client = Client::new(patient).unwrap();
+    let answer = ask(&client).await.unwrap();
+    let waits: Vec<f64> = answer.attempts.iter().filter_map(|attempt| attempt.wait).collect();
+    assert!(waits.len() == 2 && waits[0] >= 0.5 && waits[1] >= 1.0, "{waits:?}");
+    assert!(waits[0] < 0.6 && waits[1] < 1.1, "{waits:?}");
+    let requests = sim.requests();
+    assert_eq!(requests.len(), 3);
+    let gap = |index: usize| requests[index].at - requests[index - 1].answered_at.unwrap();
+    assert!(gap(1) >= 0.5 && gap(2) >= 1.0, "{} {}", gap(1), gap(2));
+}

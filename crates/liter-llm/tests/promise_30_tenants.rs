@@ -158,6 +158,7 @@ fn values() -> HashMap<&'static str, [&'static str; 2]> {
         ("max_retries", ["1", "2"]),
         ("tenant", [r#""one""#, r#""two""#]),
         ("cache", ["true", "false"]),
+        ("route", [r#"{"regions":["eu"]}"#, r#"{"sticky":"one"}"#]),
         ("headers", [r#"{"x-a":"1"}"#, r#"{"x-a":"2"}"#]),
         ("extra", [r#"{"a":1}"#, r#"{"a":2}"#]),
     ])

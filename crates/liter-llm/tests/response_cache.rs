@@ -95,7 +95,7 @@ impl Stack {
         let cache = Arc::new(ResponseCache::new(options, [0; 32], extra));
         let limit = Duration::from_secs(30);
         let once = RetryOptions { max_retries: 0, ..RetryOptions::default() };
-        let deadline = Arc::new(Attempts::new(Arc::clone(&double) as Arc<dyn LlmProvider>, once, limit));
+        let deadline = Arc::new(Attempts::around(Arc::clone(&double) as Arc<dyn LlmProvider>, once, limit));
         let top = Arc::new(Cached::new(deadline, Arc::clone(&cache), limit));
         Self { double, cache, top }
     }
@@ -384,8 +384,17 @@ async fn over_the_simulator() {
         let off = client(cache);
         off.generate(question("hello")).await.unwrap();
         assert!(!off.generate(question("hello")).await.unwrap().cached);
+        // Asking for it where there is none is refused before a byte is sent.
+        let ask = || question("hello").with_cache(true);
+        for error in [off.generate(ask()).await.err(), off.stream(ask()).await.err()] {
+            let error = error.unwrap();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+            assert_eq!(error.detail().param.as_deref(), Some("cache"));
+            assert!(error.detail().before_send);
+        }
     }
     assert_eq!(sim.requests().len(), 4);
+    assert!(!on.generate(question("another").with_cache(true)).await.unwrap().cached);
 }
 
 #[tokio::test]
@@ -416,7 +425,7 @@ async fn a_leaders_own_retries_and_limit_are_not_its_followers() {
     *double.acts.lock().unwrap() = vec![Act::Fail(ErrorKind::Overloaded)];
     let options = RetryOptions { base: milliseconds(1), ..RetryOptions::default() };
     let attempts =
-        Attempts::new(Arc::clone(&double) as Arc<dyn LlmProvider>, options, Duration::from_secs(10));
+        Attempts::around(Arc::clone(&double) as Arc<dyn LlmProvider>, options, Duration::from_secs(10));
     let cache = Arc::new(ResponseCache::new(CacheOptions::default(), [0; 32], &Extra::new()));
     let cached = Arc::new(Cached::new(Arc::new(attempts), cache, Duration::from_secs(10)));
     let leader = {
@@ -427,4 +436,37 @@ async fn a_leaders_own_retries_and_limit_are_not_its_followers() {
     let follower = cached.generate(question("a")).await;
     assert!(leader.await.unwrap().is_err());
     assert!(follower.is_ok(), "{follower:?}");
+}
+
+/// What a leader had no time to wait for, its follower may have: the refusal is not shared.
+#[tokio::test]
+async fn a_leader_without_time_for_the_line_does_not_answer_for_the_others() {
+    let sim = Simulator::start(SimConfig::default()).unwrap();
+    // The first request fails late enough to be joined; two seconds between requests.
+    let rule = r#"{"match": {"nth": 1}, "fault": {"status": 503, "delay_ms": 300}}"#;
+    sim.set_rules(vec![Rule::from_json(rule).unwrap()]).unwrap();
+    let mut config = ProviderConfig {
+        rpm: Some(30),
+        max_retries: Some(1),
+        ..ProviderConfig::new("openai")
+            .with_model("m")
+            .with_api_key("k")
+            .with_base_url(sim.base_url("openai").unwrap())
+    };
+    config.cache = Some(Toggle::On(CacheOptions::default()));
+    let client = Arc::new(Client::new(config).unwrap());
+    let call = |seconds: f64| {
+        let client = Arc::clone(&client);
+        let request = LlmRequest::new().with_prompt("Hi").with_timeout(seconds);
+        tokio::spawn(async move { client.generate(request).await })
+    };
+    let leader = call(1.2);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let followers = [call(20.0), call(20.0)];
+    let error = leader.await.unwrap().unwrap_err();
+    assert!(error.kind() == ErrorKind::RateLimited && error.detail().before_send, "{error}");
+    for follower in followers {
+        follower.await.unwrap().unwrap();
+    }
+    assert_eq!(sim.requests().len(), 2, "the followers still share one");
 }

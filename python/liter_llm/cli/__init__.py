@@ -1,4 +1,4 @@
-"""The command `liter-llm`: ask a model, look at providers, run the simulator, check the set-up."""
+"""The command `liter-llm`: ask a model, look at providers and models, run the simulator, check the set-up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from liter_llm.errors import (
 )
 
 from .ask import ask
+from .config import config
 from .doctor import doctor
+from .models import models
 from .providers import providers
 from .sim import sim
 
@@ -99,7 +101,7 @@ def program() -> None:
     """One command for every LLM service."""
 
 
-for _command in (ask, providers, sim, doctor):
+for _command in (ask, providers, models, config, sim, doctor):
     program.add_command(_command)
 
 

@@ -9,8 +9,8 @@ import msgspec
 
 from liter_llm._native import providers as native_providers
 from liter_llm.client import LiterLLM
-from liter_llm.config import ConfigDocument, ProviderConfig, load_config
-from liter_llm.config_file import DEFAULT_NAME, PATH_VARIABLE
+from liter_llm.config import ConfigDocument, ProviderConfig
+from liter_llm.config_file import DEFAULT_NAME, PATH_VARIABLE, Loaded, find, load
 from liter_llm.errors import ConfigError
 
 MODEL_VARIABLE = "LITER_LLM_MODEL"
@@ -26,10 +26,10 @@ def config_file() -> str | None:
 
     A file named by the environment counts even when it is missing, so that the mistake is seen.
     """
-    return os.environ.get(PATH_VARIABLE) or (DEFAULT_NAME if os.path.exists(DEFAULT_NAME) else None)  # noqa: PTH110
+    return os.environ.get(PATH_VARIABLE) or find()
 
 
-def choose(model: str | None) -> ConfigDocument:
+def choose(model: str | None) -> ConfigDocument | Loaded:
     """The deployment for `provider/model`, else for the environment, else the configuration file's.
 
     Raises:
@@ -47,9 +47,9 @@ def choose(model: str | None) -> ConfigDocument:
         config = ProviderConfig.from_string(text)
         # A name nobody knows may be a row of the file; for the others a broken file is no obstacle.
         own = place is not None and config.provider not in provider_rows()
-        return ConfigDocument(config, load_config(place).providers if own else {})
+        return ConfigDocument(config, load().providers if own else {})
     if place is not None:
-        return load_config(place)
+        return load()
     raise ConfigError(
         "no model chosen: give `-m provider/model` (for instance `-m openai/gpt-4o-mini`), "
         f"set {MODEL_VARIABLE}, or write {DEFAULT_NAME}; `liter-llm providers` lists the providers",
@@ -57,9 +57,11 @@ def choose(model: str | None) -> ConfigDocument:
     )
 
 
-def changed(document: ConfigDocument, changes: dict[str, Any]) -> ConfigDocument:
-    """The document with options of its deployment replaced; `None` changes nothing."""
+def changed(document: ConfigDocument | Loaded, changes: dict[str, Any]) -> ConfigDocument | Loaded:
+    """The document with options of its deployments replaced; `None` changes nothing."""
     given = {name: value for name, value in changes.items() if value is not None}
+    if isinstance(document, Loaded):
+        return document.changed(given)
     return (
         msgspec.structs.replace(document, deployment=document.deployment.replace(**given))
         if given
@@ -67,12 +69,14 @@ def changed(document: ConfigDocument, changes: dict[str, Any]) -> ConfigDocument
     )
 
 
-def client_for(document: ConfigDocument) -> LiterLLM:
+def client_for(document: ConfigDocument | Loaded) -> LiterLLM:
     """A client for the document.
 
     Raises:
         ConfigError, MissingKeyError: It cannot work.
     """
+    if isinstance(document, Loaded):
+        return LiterLLM._over_file(document, watch=False)  # pyright: ignore[reportPrivateUsage]
     client = LiterLLM.__new__(LiterLLM)
-    client._set_up(document, None)  # pyright: ignore[reportPrivateUsage]
+    client._set_up(document)  # pyright: ignore[reportPrivateUsage]
     return client

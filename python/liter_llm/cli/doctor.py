@@ -15,7 +15,8 @@ from urllib.request import getproxies, proxy_bypass
 import click
 
 from liter_llm import __version__
-from liter_llm.config import ConfigDocument, ProviderConfig, load_config
+from liter_llm.config import ConfigDocument, ProviderConfig
+from liter_llm.config_file import Loaded, load
 from liter_llm.errors import LiterLlmError
 
 from .deployment import MODEL_VARIABLE, choose, client_for, config_file, provider_rows
@@ -121,15 +122,16 @@ def _configured(rows: dict[str, dict[str, Any]]) -> tuple[list[Finding], int]:
             lines.append((place, "not set" if place == MODEL_VARIABLE else "none"))
             continue
         try:
-            document = choose(text) if place == MODEL_VARIABLE else load_config(text)
+            document = choose(text) if place == MODEL_VARIABLE else load()
         except LiterLlmError as error:
             faults += 1
             lines.append((place, f"FAULT: {error}"))
             continue
         lines.append((place, text))
-        deployment = document.deployment
-        name = "/".join(part for part in (deployment.provider, deployment.model) if part)
-        findings.append(Finding(name, document))
+        several = document.deployments if isinstance(document, Loaded) else [document.deployment]
+        for deployment in several:
+            name = "/".join(part for part in (deployment.provider, deployment.model) if part)
+            findings.append(Finding(name, ConfigDocument(deployment, document.providers)))
     click.echo(table(lines))
     seen = {finding.document.deployment.provider for finding in findings}
     for name, row in rows.items():

@@ -1,7 +1,7 @@
-//! The call that runs: until when it may, and what of it is on its way. Every layer and endpoint below the retry loop
-//! can ask.
+//! The call that runs: until when it may, what of it is on its way, and whether its answer has begun. Every layer and
+//! endpoint below the retry loop can ask; whoever carries the call out tells.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,20 +12,49 @@ tokio::task_local! {
     static CALL: Arc<Call>;
 }
 
-/// One call of the retry loop.
+/// One call of the retry loop, or a branch of one: a request that runs beside another for the same call.
 #[derive(Debug, Default)]
 pub(crate) struct Call {
     deadline: Option<Instant>,
+    /// The call that this one is inside of.
+    outer: Option<Arc<Self>>,
+    /// What is sent here is sent for the outer call.
+    branch: bool,
+    /// Whether a client's layer repeats what fails in it.
+    repeats: bool,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
     /// What was sent and has not come back, for the case that time runs out meanwhile.
-    under_way: Mutex<Vec<(Instant, String)>>,
+    under_way: Vec<(Instant, String)>,
+    /// When the first byte of the answer to the newest request came.
+    begun: Option<Instant>,
+}
+
+fn current() -> Option<Arc<Call>> {
+    CALL.try_with(Arc::clone).ok()
 }
 
 impl Call {
     /// A call inside another one never has more time than that one.
     pub(crate) fn until(deadline: Option<Instant>) -> Arc<Self> {
-        let outer = CALL.try_with(|call| call.deadline).ok().flatten();
-        let deadline = deadline.into_iter().chain(outer).min();
-        Arc::new(Self { deadline, under_way: Mutex::default() })
+        Self::new(deadline, false)
+    }
+
+    /// [`until`](Self::until); `repeats`: whether a client's layer repeats what fails in it.
+    pub(crate) fn new(deadline: Option<Instant>, repeats: bool) -> Arc<Self> {
+        let outer = current();
+        let deadline = deadline.into_iter().chain(outer.as_ref().and_then(|call| call.deadline)).min();
+        Arc::new(Self { deadline, outer, repeats, ..Self::default() })
+    }
+
+    /// A branch of the running call, or a call of its own where none runs.
+    pub(crate) fn branch() -> Arc<Self> {
+        let outer = current();
+        let deadline = outer.as_ref().and_then(|call| call.deadline);
+        Arc::new(Self { deadline, outer, branch: true, ..Self::default() })
     }
 
     pub(crate) const fn deadline(&self) -> Option<Instant> {
@@ -34,20 +63,59 @@ impl Call {
 
     /// The time left; `None` without a deadline.
     pub(crate) fn left(&self) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+        self.left_at(Instant::now())
+    }
+
+    /// The time that is left at `now`; `None` without a deadline.
+    pub(crate) fn left_at(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
     }
 
     pub(crate) async fn scope<F: Future>(self: Arc<Self>, future: F) -> F::Output {
         CALL.scope(self, future).await
     }
 
-    fn sent(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, String)>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This call and those it is inside of, innermost first.
+    fn with_outer(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |call| call.outer.as_deref())
     }
 
     /// Everything that was under way has come back.
     pub(crate) fn clear(&self) {
-        self.sent().clear();
+        let mut progress = self.progress();
+        progress.under_way.clear();
+        progress.begun = None;
+    }
+
+    /// When the first byte of the answer came.
+    pub(crate) fn begun(&self) -> Option<Instant> {
+        self.progress().begun
+    }
+
+    fn sending(&self, deployment: &str) {
+        for call in self.with_outer() {
+            let mut progress = call.progress();
+            progress.under_way.push((Instant::now(), deployment.to_owned()));
+            progress.begun = None;
+            drop(progress);
+            if !call.branch {
+                break;
+            }
+        }
+    }
+
+    fn ran_out_in_silence(&self, silence: Duration) -> bool {
+        let now = Instant::now();
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return false;
+        }
+        let progress = self.progress();
+        let sent = progress.under_way.last();
+        progress.begun.is_none() && sent.is_some_and(|(sent, _)| now.duration_since(*sent) >= silence)
     }
 
     /// What is under way, as attempts that time ran out on.
@@ -59,7 +127,7 @@ impl Call {
             reason: Some("the call's time was up".to_owned()),
             ..Attempt::default()
         };
-        std::mem::take(&mut *self.sent()).into_iter().map(cut).collect()
+        std::mem::take(&mut self.progress().under_way).into_iter().map(cut).collect()
     }
 }
 
@@ -70,10 +138,36 @@ pub fn time_left() -> Option<Duration> {
     CALL.try_with(|call| call.left()).ok().flatten()
 }
 
+/// Whether a client's layer around this one repeats the call: a client inside a client need not, for repeats would
+/// multiply.
+pub(crate) fn is_repeated() -> bool {
+    CALL.try_with(|call| call.with_outer().any(|call| call.repeats)).unwrap_or(false)
+}
+
+/// Whether a request of the running call is on its way; outside of a call nobody knows, and one may be.
+pub(crate) fn is_under_way() -> bool {
+    CALL.try_with(|call| !call.progress().under_way.is_empty()).unwrap_or(true)
+}
+
 /// Notes that a request is on its way to `deployment`.
 pub(crate) fn sending(deployment: &str) {
     // Without a call around it nobody will ask.
-    let _ = CALL.try_with(|call| call.sent().push((Instant::now(), deployment.to_owned())));
+    let _ = CALL.try_with(|call| call.sending(deployment));
+}
+
+/// Tells that the first byte of the answer is there.
+pub fn answer_begun() {
+    let _ = CALL.try_with(|call| {
+        for call in call.with_outer() {
+            call.progress().begun.get_or_insert_with(Instant::now);
+        }
+    });
+}
+
+/// Whether the running call's time is up, and the request sent last has been left without a byte of an answer for at
+/// least `silence`. For a layer whose call is dropped.
+pub(crate) fn ran_out_in_silence(silence: Duration) -> bool {
+    CALL.try_with(|call| call.ran_out_in_silence(silence)).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -98,5 +192,41 @@ mod tests {
                 assert_eq!((cut[0].deployment.as_str(), cut[0].duration), ("a", 3.0));
             })
             .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_branch_tells_its_call_and_has_its_own_progress() {
+        let call = Call::until(Some(Instant::now() + Duration::from_secs(5)));
+        let (quick, slow) = Arc::clone(&call)
+            .scope(async {
+                let (quick, slow) = (Call::branch(), Call::branch());
+                let silent = Duration::from_secs(5);
+                Arc::clone(&slow).scope(async { sending("slow") }).await;
+                Arc::clone(&quick)
+                    .scope(async {
+                        sending("quick");
+                        answer_begun();
+                        tokio::time::sleep(Duration::from_secs(4)).await;
+                        assert!(!ran_out_in_silence(Duration::ZERO), "there is time left");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        assert!(!ran_out_in_silence(Duration::ZERO), "it has begun");
+                    })
+                    .await;
+                Arc::clone(&slow)
+                    .scope(async {
+                        assert!(ran_out_in_silence(silent));
+                        assert!(!ran_out_in_silence(silent + Duration::from_millis(1)));
+                        // Sent again: the silence begins anew.
+                        sending("slow");
+                        assert!(!ran_out_in_silence(silent));
+                    })
+                    .await;
+                (quick, slow)
+            })
+            .await;
+        assert!(quick.begun().is_some() && slow.begun().is_none());
+        let cut: Vec<_> = call.cut_off().into_iter().map(|attempt| attempt.deployment).collect();
+        assert_eq!(cut, ["slow", "quick", "slow"]);
+        assert!(!ran_out_in_silence(Duration::ZERO), "no call runs");
     }
 }

@@ -4,8 +4,10 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::content::Block;
+use super::cost::Cost;
 use super::json::{Extra, RawJson};
 use super::response::{Adjustment, Attempt, FinishReason, Timing, Usage};
+use super::route::Route;
 
 /// What a chunk adds to a content block.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,9 +60,15 @@ pub struct Facts {
     /// What was sent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+    /// Where the call could go and why it went where it went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<Box<Route>>,
     /// When things happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<Timing>,
+    /// What the answer cost, known at its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Box<Cost>>,
     /// Whether the answer comes from the response cache.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cached: bool,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::response::{Attempt, LlmResponse};
+use super::route::Route;
 
 /// What went wrong, in one closed table. Python and Node have one class per kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -214,9 +215,16 @@ pub struct ErrorDetail {
     /// The answer as far as it had come when a stream broke.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partial: Option<Box<LlmResponse>>,
+    /// Where the call could go and why it went where it went; `None` where there was no choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<Box<Route>>,
     /// The texts of the underlying errors, outermost first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub causes: Vec<String>,
+    /// How long calls are kept away from the deployment after this failure, where the provider did not say until when:
+    /// a repeat waits at least as long.
+    #[serde(skip)]
+    pub cooldown: Option<Duration>,
     /// The connection that broke had been used before: the host may have closed it while it was idle.
     #[serde(skip)]
     pub reused_connection: bool,
@@ -330,7 +338,9 @@ impl LlmError {
             before_send: false,
             attempts: Vec::new(),
             partial: None,
+            route: None,
             causes: Vec::new(),
+            cooldown: None,
             reused_connection: false,
             source: None,
         };
@@ -408,7 +418,7 @@ impl fmt::Display for LlmError {
             facts.push(format!("request id {id}"));
         }
         if let Some(seconds) = detail.retry_after {
-            facts.push(format!("retry after {seconds} s"));
+            facts.push(format!("retry after {} s", (seconds * 1000.0).round() / 1000.0));
         }
         match detail.attempts.len() {
             0 => {}
@@ -480,10 +490,10 @@ mod tests {
         let error = LlmError::new(ErrorKind::RateLimited, "slow down").with(|detail| {
             detail.provider = Some("openai".into());
             detail.status_code = Some(429);
-            detail.retry_after = Some(1.5);
+            detail.retry_after = Some(1.500_04);
         });
         assert_eq!(error.to_string(), "slow down (provider openai, status 429, retry after 1.5 s)");
-        assert_eq!(error.retry_after(), Some(Duration::from_millis(1500)));
+        assert_eq!(error.retry_after(), Some(Duration::from_micros(1_500_040)));
     }
 
     #[test]

@@ -132,8 +132,14 @@ impl Folder {
         if !facts.attempts.is_empty() {
             answer.attempts = facts.attempts;
         }
+        if facts.route.is_some() {
+            answer.route = facts.route;
+        }
         if facts.timing.is_some() {
             answer.timing = facts.timing;
+        }
+        if facts.cost.is_some() {
+            answer.cost = facts.cost;
         }
         answer.cached |= facts.cached;
         if answer.extra.is_empty() {
@@ -263,7 +269,9 @@ pub fn unfold(response: &LlmResponse) -> Vec<LlmChunk> {
         logprobs: response.logprobs.clone(),
         adjustments: response.adjustments.clone(),
         attempts: response.attempts.clone(),
+        route: response.route.clone(),
         timing: response.timing,
+        cost: response.cost.clone(),
         cached: response.cached,
         extra: response.extra.clone(),
     })];

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::content::{Block, Message};
 use super::error::LlmError;
 use super::json::{Extra, Fields, RawJson, fields, take};
+use super::route::RouteOptions;
 use super::tools::{ResponseFormat, Tool, ToolChoice};
 
 /// What to do with a parameter the provider does not have.
@@ -82,8 +83,11 @@ pub struct RequestBody {
     pub max_retries: Option<u32>,
     /// Whose call this is: cached and shared answers never cross from one tenant to another. Not sent.
     pub tenant: Option<String>,
-    /// `false` keeps this call away from the response cache. Not sent.
+    /// `false` keeps this call away from the response cache; `true` refuses the call where the client has none.
+    /// Not sent.
     pub cache: Option<bool>,
+    /// What the call asks of routing. Not sent.
+    pub route: Option<Box<RouteOptions>>,
     /// More HTTP headers for this call.
     pub headers: Vec<(String, String)>,
     /// Vendor fields, put into the body as they are.
@@ -285,6 +289,11 @@ pub fn check_header(name: &str, value: &str) -> Result<(), LlmError> {
 fn plain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    if let Some((name, known)) = text.strip_prefix("unknown field `").and_then(|text| text.split_once("`, "))
+    {
+        let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        return format!("`{name}` {}", unknown_name(name, &known, &format!("one of {}", known.join(", "))));
+    }
     [
         ("u64", "a whole number of at least 0"),
         ("u32", "a whole number of at least 0"),
@@ -335,6 +344,7 @@ pub const FIELD_NAMES: &[&str] = &[
     "max_retries",
     "tenant",
     "cache",
+    "route",
     "headers",
     "extra",
 ];
@@ -368,6 +378,7 @@ impl RequestBody {
             max_retries: get(&mut map, "max_retries")?,
             tenant: get(&mut map, "tenant")?,
             cache: get(&mut map, "cache")?,
+            route: get(&mut map, "route")?,
             extra: get(&mut map, "extra")?.unwrap_or_default(),
             ..Self::default()
         };
@@ -499,7 +510,8 @@ impl Serialize for LlmRequest {
             timeout,
             max_retries,
             tenant,
-            cache
+            cache,
+            route
         );
         if self.on_unsupported != OnUnsupported::Error {
             map.serialize_entry("on_unsupported", &self.on_unsupported)?;

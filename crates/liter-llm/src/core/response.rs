@@ -4,7 +4,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::content::{Block, BlockKind, Message, Role};
+use super::cost::Cost;
 use super::json::{Extra, RawJson};
+use super::route::Route;
 
 /// Why the model stopped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,18 @@ pub struct Usage {
     /// Input tokens written to the provider's prompt cache.
     #[serde(skip_serializing_if = "is_zero")]
     pub cache_creation_input_tokens: u64,
+    /// Of those, the ones that are kept for an hour.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_creation_1h_input_tokens: u64,
+    /// Audio among the input tokens.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub audio_input_tokens: u64,
+    /// Audio among the output tokens.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub audio_output_tokens: u64,
+    /// Searches of the web that the provider made for the answer and bills apart.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub web_search_requests: u64,
     /// Output tokens spent on reasoning.
     #[serde(skip_serializing_if = "is_zero")]
     pub reasoning_output_tokens: u64,
@@ -92,7 +106,9 @@ pub struct Attempt {
     pub reason: Option<String>,
 }
 
-/// When things happened, in seconds since the request that was answered was sent.
+/// When things happened to the request that was answered, in seconds since it was begun: a connection and a token for
+/// it count, earlier attempts and the waits between them (`attempts`) do not. An answer from the cache has `total` only,
+/// counted from the call's beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timing {
@@ -105,7 +121,7 @@ pub struct Timing {
     /// When the first content was there (streams).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_chunk: Option<f64>,
-    /// When all was there.
+    /// When all was there; of a stream, when its reader came to the end.
     pub total: f64,
 }
 
@@ -129,6 +145,9 @@ pub struct LlmResponse {
     /// What the call consumed; `None` when the provider did not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// What it cost by the catalogue; `None` when the usage, the model or a price is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Box<Cost>>,
     /// The provider's id for the HTTP request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -147,6 +166,9 @@ pub struct LlmResponse {
     /// What was sent, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+    /// Where the call could go and why it went where it went; `None` where there was no choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<Box<Route>>,
     /// When things happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<Timing>,
@@ -171,12 +193,14 @@ impl Default for LlmResponse {
             finish_reason: FinishReason::Other,
             raw_finish_reason: None,
             usage: None,
+            cost: None,
             request_id: None,
             rate_limits: indexmap::IndexMap::new(),
             service_tier: None,
             logprobs: None,
             adjustments: Vec::new(),
             attempts: Vec::new(),
+            route: None,
             timing: None,
             cached: false,
             extra: Extra::new(),
@@ -186,7 +210,8 @@ impl Default for LlmResponse {
 }
 
 impl PartialEq for LlmResponse {
-    /// Equality of what was answered; how it came (timing, attempts, request id, rate limits, raw bytes) is ignored.
+    /// Equality of what was answered; how it came (timing, attempts, request id, rate limits, raw bytes) and what it cost
+    /// are ignored.
     fn eq(&self, other: &Self) -> bool {
         self.id == other.id
             && self.model == other.model

@@ -2,7 +2,8 @@
 //!
 //! Closed: calls pass. After `failures` failures in a row, or as many `429`s in a row, it opens for `open_time`. Then it
 //! is half-open: a round of exactly `probes` calls may try. When those that ran all succeeded it closes; the first that
-//! fails opens it again. Beside the circuit stands the cooldown: until a time the provider named, no call passes.
+//! fails opens it again. Beside the circuit stands the cooldown after a `429`: until the time the provider named, or for a
+//! pause that doubles with each `429` that names none, no call passes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +12,17 @@ use super::options::CircuitOptions;
 #[cfg(feature = "model")]
 use super::sync::Seeded;
 use super::sync::{Mutex, lock};
+pub use crate::core::route::Circuit;
 
 /// The longest time a `Retry-After` keeps calls away. A longer one is a daily quota or a mistake: one call an hour
 /// finds out which.
 pub const LONGEST_COOLDOWN: Duration = Duration::from_secs(3600);
+
+/// How long the first `429` in a row that does not say until when keeps calls away; doubles with each.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest such pause.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// What a refused call is told to wait while all probes are on their way.
 const PROBES_RUNNING: Duration = Duration::from_secs(1);
@@ -40,18 +48,6 @@ pub enum Refusal {
     Cooling(Duration),
 }
 
-/// The state's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Circuit {
-    /// Calls pass.
-    Closed,
-    /// No call passes.
-    Open,
-    /// Probes may pass.
-    HalfOpen,
-}
-
 /// The state at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Snapshot {
@@ -69,18 +65,22 @@ pub struct Snapshot {
     pub in_flight: u32,
 }
 
+#[derive(Clone)]
 enum Phase {
     Closed,
     Open { until: Duration },
     HalfOpen { running: u32, succeeded: u32 },
 }
 
+#[derive(Clone)]
 struct State {
     phase: Phase,
     /// Counts the changes of phase that end a period: outcomes of calls from an earlier period are history.
     period: u64,
     failures: u32,
     limited: u32,
+    /// Pauses in a row after `429`s that did not say until when.
+    pauses: u32,
     cooling_until: Duration,
     in_flight: u32,
 }
@@ -94,7 +94,31 @@ impl State {
     fn close(&mut self) {
         self.phase = Phase::Closed;
         self.period += 1;
-        (self.failures, self.limited) = (0, 0);
+        self.begin_anew();
+    }
+
+    /// A success: all rows begin anew. What already cools goes on cooling.
+    const fn begin_anew(&mut self) {
+        (self.failures, self.limited, self.pauses) = (0, 0, 0);
+    }
+
+    fn probe_succeeded(&mut self) {
+        if let Phase::HalfOpen { running, succeeded } = &mut self.phase {
+            *running = running.saturating_sub(1);
+            *succeeded += 1;
+            if *running == 0 {
+                self.close();
+            }
+        }
+    }
+
+    /// The pause after a `429` without a time, of a call that was sent after `seen` pauses. Calls that were on their
+    /// way together were told the same thing once: only one of them doubles the pause.
+    fn pause(&mut self, seen: u32) -> Duration {
+        if seen >= self.pauses {
+            self.pauses = self.pauses.saturating_add(1);
+        }
+        FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.pauses - 1)).min(LONGEST_PAUSE)
     }
 
     fn refusal(&self, now: Duration, probes: u32) -> Option<Refusal> {
@@ -139,7 +163,11 @@ pub struct Breaker {
 pub struct Permit {
     breaker: Arc<Breaker>,
     period: u64,
+    /// The pauses in a row when it was given.
+    pauses: u32,
     probe: bool,
+    /// A probe that has already succeeded: it goes on as a call like any other.
+    answered: bool,
     ended: bool,
 }
 
@@ -154,12 +182,36 @@ impl Breaker {
                 period: 0,
                 failures: 0,
                 limited: 0,
+                pauses: 0,
                 cooling_until: Duration::ZERO,
                 in_flight: 0,
             }),
             #[cfg(feature = "model")]
             seeded: None,
         }
+    }
+
+    /// This breaker under other options: the same one when they have not changed, else one that goes on from here. A
+    /// circuit that was being probed may be probed again: those on their way report to this one.
+    #[must_use]
+    pub fn under(self: &Arc<Self>, options: Option<CircuitOptions>) -> Arc<Self> {
+        if self.options == options {
+            return Arc::clone(self);
+        }
+        let mut state = lock(&self.state).clone();
+        state.in_flight = 0;
+        if matches!(state.phase, Phase::HalfOpen { .. }) {
+            state.open(Duration::ZERO);
+        }
+        let state = Mutex::new(state);
+        #[cfg(feature = "model")]
+        let seeded = self.seeded;
+        Arc::new(Self {
+            options,
+            state,
+            #[cfg(feature = "model")]
+            seeded,
+        })
     }
 
     /// A breaker with a mistake in it.
@@ -200,7 +252,14 @@ impl Breaker {
 
     fn permit(self: &Arc<Self>, state: &mut State) -> Permit {
         let probe = state.pass();
-        Permit { breaker: Arc::clone(self), period: state.period, probe, ended: false }
+        Permit {
+            breaker: Arc::clone(self),
+            period: state.period,
+            pauses: state.pauses,
+            probe,
+            answered: false,
+            ended: false,
+        }
     }
 
     /// The state now.
@@ -223,38 +282,43 @@ impl Breaker {
         }
     }
 
-    fn settle(&self, state: &mut State, permit: &Permit, now: Duration, outcome: Outcome) {
-        let Some(options) = self.options else { return };
-        if let Outcome::Limited(Some(wait)) = outcome {
+    /// Gives the pause after a `429` without a time.
+    fn settle(
+        &self,
+        state: &mut State,
+        permit: &Permit,
+        now: Duration,
+        outcome: Outcome,
+    ) -> Option<Duration> {
+        let options = self.options?;
+        let mut pause = None;
+        if let Outcome::Limited(asked) = outcome {
             // The provider's word is news, whenever the call was sent.
+            let wait = asked.unwrap_or_else(|| *pause.insert(state.pause(permit.pauses)));
             state.cooling_until = state.cooling_until.max(now + wait.min(LONGEST_COOLDOWN));
         }
-        let until = now + Duration::try_from_secs_f64(options.open_time).unwrap_or(LONGEST_COOLDOWN);
-        let present = permit.period == state.period;
+        let until = || now + Duration::try_from_secs_f64(options.open_time).unwrap_or(LONGEST_COOLDOWN);
+        let present = permit.period == state.period || permit.closed_it(state);
         #[cfg(feature = "model")]
         let present = present || self.seeded == Some(Seeded::LateOutcome);
         if !present {
-            return;
+            return pause;
         }
         match outcome {
-            Outcome::Success => (state.failures, state.limited) = (0, 0),
+            Outcome::Success => state.begin_anew(),
             Outcome::Failure => state.failures = state.failures.saturating_add(1),
             Outcome::Limited(_) => state.limited = state.limited.saturating_add(1),
         }
-        match (&mut state.phase, outcome) {
+        match (&state.phase, outcome) {
             (Phase::Closed, _) => {
                 if state.failures >= options.failures || state.limited >= options.failures {
-                    state.open(until);
+                    state.open(until());
                 }
             }
-            (Phase::HalfOpen { running, succeeded }, Outcome::Success) => {
-                *running = running.saturating_sub(1);
-                *succeeded += 1;
-                if *running == 0 {
-                    state.close();
-                }
-            }
-            (Phase::HalfOpen { .. }, _) => state.open(until),
+            // Has been counted.
+            (Phase::HalfOpen { .. }, Outcome::Success) if permit.answered => {}
+            (Phase::HalfOpen { .. }, Outcome::Success) => state.probe_succeeded(),
+            (Phase::HalfOpen { .. }, _) => state.open(until()),
             (Phase::Open { .. }, _) => {
                 // Unreachable by a call of this period, unless a mistake was seeded: opening begins a new one.
                 #[cfg(feature = "model")]
@@ -263,6 +327,7 @@ impl Breaker {
                 }
             }
         }
+        pause
     }
 
     /// A probe that ended without an outcome: its slot is free; the others' successes still count.
@@ -272,6 +337,7 @@ impl Breaker {
             return;
         }
         if permit.probe
+            && !permit.answered
             && permit.period == state.period
             && let Phase::HalfOpen { running, succeeded } = &mut state.phase
         {
@@ -284,12 +350,31 @@ impl Breaker {
 }
 
 impl Permit {
-    /// Ends the call with its outcome.
-    pub fn end(mut self, now: Duration, outcome: Outcome) {
+    /// Ends the call with its outcome. Gives the pause that a `429` without a time begins.
+    pub fn end(mut self, now: Duration, outcome: Outcome) -> Option<Duration> {
         self.ended = true;
         let mut state = lock(&self.breaker.state);
         state.in_flight -= 1;
-        self.breaker.settle(&mut state, &self, now, outcome);
+        self.breaker.settle(&mut state, &self, now, outcome)
+    }
+
+    /// The answer has begun. For a probe that is the success it was sent for: its slot is free, and it goes on as a
+    /// call like any other, whose end still counts. For others it decides nothing.
+    pub fn answer_begun(&mut self) {
+        if !self.probe || self.answered {
+            return;
+        }
+        self.answered = true;
+        let mut state = lock(&self.breaker.state);
+        if self.period == state.period {
+            state.begin_anew();
+            state.probe_succeeded();
+        }
+    }
+
+    /// Whether the period that runs began when the round of this answered probe closed the circuit.
+    const fn closed_it(&self, state: &State) -> bool {
+        self.answered && self.period + 1 == state.period && matches!(state.phase, Phase::Closed)
     }
 
     /// Whether this call tries out a deployment whose circuit was open.
@@ -310,125 +395,5 @@ impl Drop for Permit {
 }
 
 #[cfg(all(test, not(feature = "model")))]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use super::*;
-
-    const fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn breaker(probes: u32) -> Arc<Breaker> {
-        Arc::new(Breaker::new(Some(CircuitOptions { failures: 3, open_time: 30.0, probes })))
-    }
-
-    fn calls(breaker: &Arc<Breaker>, now: Duration, outcomes: &[Outcome]) {
-        for outcome in outcomes {
-            breaker.admit(now).ok().unwrap().end(now, *outcome);
-        }
-    }
-
-    fn opened(probes: u32) -> Arc<Breaker> {
-        let breaker = breaker(probes);
-        calls(&breaker, at(0), &[Outcome::Failure; 3]);
-        assert_eq!(breaker.snapshot(at(0)).circuit, Circuit::Open);
-        breaker
-    }
-
-    #[test]
-    fn failures_in_a_row_open_it() {
-        use Outcome::{Failure, Limited, Success};
-        let breaker = breaker(1);
-        calls(&breaker, at(0), &[Failure, Failure, Success, Failure, Failure, Limited(None), Limited(None)]);
-        assert_eq!(breaker.snapshot(at(0)).circuit, Circuit::Closed);
-        calls(&breaker, at(1), &[Limited(None)]);
-        assert_eq!(breaker.snapshot(at(1)).open_for, Some(at(30)));
-        assert_eq!(breaker.look(at(11)), Err(Refusal::Open(at(20))));
-        assert_eq!(breaker.snapshot(at(31)).circuit, Circuit::HalfOpen);
-    }
-
-    #[test]
-    fn a_round_has_exactly_its_probes_and_closes_when_all_succeeded() {
-        let breaker = opened(3);
-        let mut probes: Vec<_> = (0..10).filter_map(|_| breaker.admit(at(30)).ok()).collect();
-        assert!(probes.len() == 3 && probes.iter().all(Permit::is_probe));
-        probes.pop().unwrap().end(at(31), Outcome::Success);
-        assert!(breaker.admit(at(31)).is_err(), "a success makes no room for a fourth");
-        drop(probes.pop());
-        probes.push(breaker.admit(at(31)).ok().unwrap());
-        assert!(breaker.admit(at(31)).is_err());
-        for probe in probes {
-            assert_eq!(breaker.snapshot(at(31)).circuit, Circuit::HalfOpen);
-            probe.end(at(32), Outcome::Success);
-        }
-        assert_eq!(breaker.snapshot(at(32)).circuit, Circuit::Closed);
-    }
-
-    #[test]
-    fn one_failed_probe_opens_it_again() {
-        for outcome in [Outcome::Failure, Outcome::Limited(None)] {
-            let breaker = opened(2);
-            let (first, second) = (breaker.admit(at(30)).ok().unwrap(), breaker.admit(at(30)).ok().unwrap());
-            first.end(at(31), outcome);
-            second.end(at(32), Outcome::Success);
-            assert_eq!(breaker.look(at(32)), Err(Refusal::Open(at(29))));
-        }
-    }
-
-    #[test]
-    fn dropped_probes_decide_nothing() {
-        let breaker = opened(1);
-        for _ in 0..5 {
-            drop(breaker.admit(at(30)).ok().unwrap());
-            assert_eq!(breaker.snapshot(at(30)).circuit, Circuit::HalfOpen);
-        }
-        breaker.admit(at(30)).ok().unwrap().end(at(30), Outcome::Success);
-        assert_eq!(breaker.snapshot(at(30)).circuit, Circuit::Closed);
-    }
-
-    #[test]
-    fn late_outcomes_neither_close_nor_prolong() {
-        let breaker = breaker(1);
-        let late: Vec<_> = (0..6).map(|_| breaker.admit(at(0)).ok().unwrap()).collect();
-        calls(&breaker, at(0), &[Outcome::Failure; 3]);
-        let mut late = late.into_iter();
-        late.next().unwrap().end(at(1), Outcome::Success);
-        late.next().unwrap().end(at(20), Outcome::Failure);
-        assert_eq!(breaker.look(at(20)), Err(Refusal::Open(at(10))));
-        let probe = breaker.admit(at(30)).ok().unwrap();
-        late.next().unwrap().end(at(31), Outcome::Success);
-        assert_eq!(breaker.snapshot(at(31)).circuit, Circuit::HalfOpen);
-        assert!(breaker.admit(at(31)).is_err());
-        late.next().unwrap().end(at(31), Outcome::Failure);
-        probe.end(at(32), Outcome::Success);
-        assert_eq!(breaker.snapshot(at(32)).circuit, Circuit::Closed);
-        late.next().unwrap().end(at(33), Outcome::Failure);
-        assert_eq!(breaker.snapshot(at(33)).failures_in_row, 0);
-    }
-
-    #[test]
-    fn a_429_with_a_time_keeps_calls_away_until_then() {
-        let breaker = breaker(1);
-        let running = breaker.admit(at(0)).ok().unwrap();
-        calls(&breaker, at(0), &[Outcome::Limited(Some(at(7)))]);
-        assert_eq!(breaker.look(at(3)), Err(Refusal::Cooling(at(4))));
-        running.end(at(3), Outcome::Success);
-        assert_eq!(breaker.look(at(3)), Err(Refusal::Cooling(at(4))), "a success does not end it");
-        assert_eq!(breaker.snapshot(at(3)).cooling_for, Some(at(4)));
-        assert!(breaker.look(at(7)).is_ok());
-        calls(&breaker, at(7), &[Outcome::Limited(None)]);
-        assert!(breaker.look(at(7)).is_ok(), "without a time nothing cools");
-        calls(&breaker, at(7), &[Outcome::Limited(Some(at(86_400)))]);
-        assert_eq!(breaker.look(at(7)), Err(Refusal::Cooling(LONGEST_COOLDOWN)));
-    }
-
-    #[test]
-    fn switched_off_it_only_counts_calls() {
-        let breaker = Arc::new(Breaker::new(None));
-        calls(&breaker, at(0), &[Outcome::Limited(Some(at(60))); 20]);
-        let running = breaker.admit(at(0)).ok().unwrap();
-        assert_eq!(breaker.snapshot(at(0)).in_flight, 1);
-        drop(running);
-        assert_eq!(breaker.snapshot(at(0)).in_flight, 0);
-    }
-}
+#[path = "breaker_tests.rs"]
+mod tests;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::breaker::{Breaker, Circuit, Snapshot};
-use super::clock::{Clock, MonotonicClock};
 use super::options::CircuitOptions;
 use super::sync::{Mutex, lock};
+use crate::core::clock::{Clock, MonotonicClock};
 
 /// Above this many, breakers with nothing to remember are forgotten.
 const MOST: usize = 1024;
@@ -103,6 +103,22 @@ impl Breakers {
     #[must_use]
     pub fn with_clock(options: Option<CircuitOptions>, clock: Arc<dyn Clock>) -> Self {
         Self { options, clock, secret: RandomState::new(), known: Mutex::new(HashMap::new()) }
+    }
+
+    /// These breakers under other options, with what they know; not those of the key `retired`.
+    #[must_use]
+    pub fn renewed(&self, options: Option<CircuitOptions>, retired: Option<KeyMark>) -> Self {
+        let known = lock(&self.known)
+            .iter()
+            .filter(|(scope, _)| Some(scope.key) != retired)
+            .map(|(scope, breaker)| (scope.clone(), breaker.under(options)))
+            .collect();
+        Self {
+            options,
+            clock: Arc::clone(&self.clock),
+            secret: self.secret.clone(),
+            known: Mutex::new(known),
+        }
     }
 
     /// The clock the breakers go by.

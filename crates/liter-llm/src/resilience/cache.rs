@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
-use super::cache_key::{CacheKey, fields_keep_state, keeps_state};
+use super::cache_key::CacheKey;
 use super::options::CacheOptions;
 use super::retry::GiveUp;
 use super::single_flight::{Flights, Seat, Turn};
@@ -24,6 +24,7 @@ use crate::core::json::{Extra, RawJson};
 use crate::core::provider::{ChunkStream, LlmProvider, Operation};
 use crate::core::request::LlmRequest;
 use crate::core::response::{FinishReason, LlmResponse, Timing};
+use crate::core::state::{fields_keep_state, keeps_state};
 
 /// What an entry takes besides what its answer says: the answer's frame, key, counters, list nodes.
 const OVERHEAD: usize = 512 + size_of::<LlmResponse>();
@@ -103,8 +104,10 @@ impl ResponseCache {
     /// Keeps a complete answer; gives it in the form in which it is handed out again.
     fn keep(&self, key: CacheKey, mut answer: LlmResponse, streamed: bool) -> Arc<LlmResponse> {
         answer.cached = true;
+        answer.cost = answer.cost.map(|cost| Box::new(cost.paid_before()));
         // They tell how this answer came and how the account stood then; the next caller's answer comes otherwise.
         answer.attempts = Vec::new();
+        answer.route = None;
         answer.rate_limits = indexmap::IndexMap::new();
         answer.timing = None;
         // The bytes may be a small part of the connection's read buffer, which they would keep alive.
@@ -221,6 +224,8 @@ fn is_the_callers_own(error: &LlmError) -> bool {
     match error.kind() {
         ErrorKind::Cancelled => true,
         ErrorKind::Timeout => error.detail().phase == Some(FailurePhase::Total),
+        // A line or a cooldown longer than this caller had time or patience for: others may have more of it.
+        ErrorKind::RateLimited if error.detail().before_send => true,
         // Others may have the time for a repeat.
         _ => error
             .detail()

@@ -5,7 +5,7 @@ use std::io;
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::Serialize;
 
-use crate::core::json::{Extra, RawJson};
+use crate::core::json::RawJson;
 use crate::core::request::{LlmRequest, RequestBody};
 
 /// The name of a call: two calls share answers only when all 256 bits are the same.
@@ -123,6 +123,7 @@ impl CacheKey {
             max_retries: _,
             tenant,
             cache: _,
+            route,
             headers,
             extra,
         } = &**request;
@@ -161,6 +162,7 @@ impl CacheKey {
             service_tier,
             previous_response_id,
             on_unsupported,
+            route,
             headers,
             extra,
         );
@@ -178,24 +180,4 @@ where
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.clone())
     }
-}
-
-/// Vendor fields with which a call creates something at the provider or goes on from something kept there.
-const STATE_FIELDS: [&str; 5] = ["background", "container", "conversation", "mcp_servers", "store"];
-
-/// Whether vendor fields make a call create something at the provider or go on from something kept there.
-#[must_use]
-pub fn fields_keep_state(extra: &Extra) -> bool {
-    STATE_FIELDS
-        .iter()
-        .any(|name| extra.get(*name).is_some_and(|value| !matches!(value.get(), "null" | "false")))
-}
-
-/// Whether a call creates something at the provider, goes on from something kept there, or lets the provider act
-/// (its own tools): such a call is neither answered from the cache nor sent twice to be faster.
-#[must_use]
-pub fn keeps_state(request: &LlmRequest) -> bool {
-    request.previous_response_id.is_some()
-        || request.tools.iter().any(|tool| tool.is_vendor())
-        || fields_keep_state(&request.extra)
 }

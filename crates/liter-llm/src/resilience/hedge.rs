@@ -1,22 +1,22 @@
 //! A second request for a call that is slow to begin its answer. The first good answer wins, the other request's
 //! connection is closed at once.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, Either, select};
 
-use super::cache_key::{fields_keep_state, keeps_state};
 use super::options::HedgeOptions;
+use crate::core::call::Call;
 use crate::core::chunk::LlmChunk;
 use crate::core::error::{ErrorKind, LlmError};
 use crate::core::json::{Extra, RawJson};
-use crate::core::progress;
 use crate::core::provider::{ChunkStream, LlmProvider, Operation};
 use crate::core::request::LlmRequest;
 use crate::core::response::{Attempt, LlmResponse};
+use crate::core::state::{fields_keep_state, keeps_state};
 
 /// How many recent calls the percentile is taken of.
 const WINDOW: usize = 128;
@@ -196,32 +196,33 @@ impl Hedge {
     ) -> Result<(T, Others), LlmError> {
         let patience = self.patience(&request, form);
         let send = || {
-            let begun = Arc::new(OnceLock::new());
-            let call = progress::watch(Arc::clone(&begun), call(&*self.inner, request.clone()));
+            let branch = Call::branch();
+            let call = Arc::clone(&branch).scope(call(&*self.inner, request.clone()));
             let call: BoxFuture<'a, Result<T, LlmError>> = Box::pin(call);
-            (call, begun)
+            (call, branch)
         };
         // A stream counts from its first chunk: `stream` returns with it.
-        let first_byte = |begun: &OnceLock<Instant>| {
-            begun.get().filter(|_| form == Form::Whole).copied().unwrap_or_else(Instant::now)
+        let first_byte = |branch: &Call| {
+            let begun = branch.begun().filter(|_| form == Form::Whole);
+            begun.map_or_else(Instant::now, tokio::time::Instant::into_std)
         };
         let sent = Instant::now();
-        let (mut first, begun) = send();
+        let (mut first, branch) = send();
         let early = match patience {
             Some(patience) => tokio::time::timeout(patience, &mut first).await.ok(),
             None => Some((&mut first).await),
         };
-        let answering = form == Form::Whole && begun.get().is_some();
+        let answering = form == Form::Whole && branch.begun().is_some();
         let outcome = match early {
             Some(outcome) => outcome,
             None if answering || !self.pay() => first.await,
             None => {
                 let waited = sent.elapsed().as_secs_f64();
                 let resent = Instant::now();
-                let (second, second_begun) = send();
+                let (second, second_branch) = send();
                 let outcome = select(first, second).await;
                 // Also the time of a request that is given up counts: without the slow ones the percentile would sink.
-                self.learn(form, sent, first_byte(&begun));
+                self.learn(form, sent, first_byte(&branch));
                 return match outcome {
                     Either::Left((Ok(answer), loser)) => {
                         drop(loser);
@@ -240,7 +241,7 @@ impl Hedge {
                         };
                         match second.await {
                             Ok(answer) => {
-                                self.learn(form, resent, first_byte(&second_begun));
+                                self.learn(form, resent, first_byte(&second_branch));
                                 Ok((answer, others))
                             }
                             Err(last) => Err(self.failed(last, others)),
@@ -248,7 +249,7 @@ impl Hedge {
                     }
                     Either::Right((Ok(answer), loser)) => {
                         drop(loser);
-                        self.learn(form, resent, first_byte(&second_begun));
+                        self.learn(form, resent, first_byte(&second_branch));
                         let before = vec![cancelled(sent)];
                         Ok((answer, Others { before, second: Some(waited), ..Others::default() }))
                     }
@@ -263,7 +264,7 @@ impl Hedge {
             }
         };
         if outcome.is_ok() {
-            self.learn(form, sent, first_byte(&begun));
+            self.learn(form, sent, first_byte(&branch));
         }
         outcome.map(|answer| (answer, Others::default()))
     }

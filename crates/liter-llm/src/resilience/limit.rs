@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::bucket::Bucket;
-use super::clock::Clock;
 #[cfg(feature = "model")]
 use super::sync::Seeded;
 use super::sync::{Mutex, lock};
+use crate::core::clock::Clock;
 
 /// The limits of a deployment; `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,6 +88,8 @@ pub enum Used {
     Nothing,
     /// The provider counted this many tokens: the rest comes back, or more is charged.
     Tokens(u64),
+    /// At least this many, but the answer did not come to its end: the estimate stands, or more is charged.
+    AtLeast(u64),
     /// A request was sent and nobody knows its tokens: the estimate stands.
     Unknown,
 }
@@ -250,6 +252,7 @@ impl Limiter {
         let back = match used {
             Used::Nothing => reserved,
             Used::Tokens(count) => reserved - count as f64,
+            Used::AtLeast(count) => (reserved - count as f64).min(0.0),
             Used::Unknown => 0.0,
         };
         #[cfg(feature = "model")]
@@ -343,7 +346,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::resilience::clock::MonotonicClock;
+    use crate::core::clock::MonotonicClock;
 
     fn turns(limits: Limits, count: usize, tokens: u64) -> (Arc<Limiter>, Vec<Turn>) {
         let clock: Arc<dyn Clock> = Arc::new(MonotonicClock::default());
@@ -416,5 +419,23 @@ mod tests {
         assert!(go(&mut turns[2]).is_some(), "nothing was sent: all of it came back");
         let now = limiter.outlook(MonotonicClock::default().now(), 1_000_000);
         assert!((1..=3).contains(&now.as_secs()), "{now:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_without_an_end_is_charged_its_estimate_at_least() {
+        for (used, left) in [
+            (Used::Unknown, 0.0),
+            (Used::AtLeast(200), 0.0),
+            (Used::AtLeast(1_300), -300.0),
+            (Used::Tokens(200), 800.0),
+            (Used::Nothing, 1_000.0),
+        ] {
+            let (limiter, mut turns) = turns(Limits { tpm: Some(30_000), ..Limits::default() }, 1, 1_000);
+            let mut place = go(&mut turns[0]).unwrap();
+            place.note(used);
+            drop(place);
+            let now = limiter.tokens_left(Duration::ZERO).unwrap();
+            assert!((now - left).abs() < 1e-6, "{used:?}: {now}");
+        }
     }
 }

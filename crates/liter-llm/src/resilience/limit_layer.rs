@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use futures_util::Stream;
 
 use super::breaker_layer::BreakerLayer;
-use super::clock::Clock;
-use super::estimate;
 use super::limit::{Limiter, Place, Turn, Used};
 use crate::core::call::time_left;
 use crate::core::chunk::LlmChunk;
+use crate::core::clock::Clock;
 use crate::core::error::{ErrorKind, LlmError};
+use crate::core::estimate;
 use crate::core::json::RawJson;
 use crate::core::provider::{ChunkStream, LlmProvider, Operation};
 use crate::core::request::LlmRequest;
@@ -35,8 +35,8 @@ fn used_of(error: &LlmError) -> Used {
     if error.was_never_sent() { Used::Nothing } else { Used::Unknown }
 }
 
-fn used(usage: Option<&Usage>) -> Used {
-    usage.map_or(Used::Unknown, |usage| Used::Tokens(usage.input_tokens.saturating_add(usage.output_tokens)))
+const fn tokens_of(usage: &Usage) -> u64 {
+    usage.input_tokens.saturating_add(usage.output_tokens)
 }
 
 impl LimitLayer {
@@ -95,7 +95,9 @@ impl LlmProvider for LimitLayer {
         let mut outcome = self.inner.generate(request).await;
         match &mut outcome {
             Ok(answer) => {
-                place.note(used(answer.usage.as_ref()));
+                place.note(
+                    answer.usage.as_ref().map_or(Used::Unknown, |usage| Used::Tokens(tokens_of(usage))),
+                );
                 if waited.is_some() {
                     answer.timing.get_or_insert_default().queued = waited;
                 }
@@ -108,7 +110,9 @@ impl LlmProvider for LimitLayer {
     async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
         let (mut place, waited) = self.place(Some(&request), self.estimate(&request)).await?;
         match self.inner.stream(request).await {
-            Ok(chunks) => Ok(Box::pin(Held { chunks, place: Some(place), waited })),
+            Ok(chunks) => {
+                Ok(Box::pin(Held { chunks, place: Some(place), waited, tokens: None, finished: false }))
+            }
             Err(error) => {
                 place.note(used_of(&error));
                 Err(error)
@@ -132,6 +136,10 @@ struct Held {
     chunks: ChunkStream,
     place: Option<Place>,
     waited: Option<f64>,
+    /// What the answer has told of its usage; some tell the input at the beginning and the whole at the end.
+    tokens: Option<u64>,
+    /// It has told why it ended; what it tells of its usage from then on is the whole.
+    finished: bool,
 }
 
 impl Stream for Held {
@@ -141,8 +149,14 @@ impl Stream for Held {
         let mut item = std::task::ready!(self.chunks.as_mut().poll_next(context));
         match &mut item {
             Some(Ok(chunk)) => {
-                if let (Some(place), Some(usage)) = (&mut self.place, &chunk.usage) {
-                    place.note(used(Some(usage)));
+                self.finished |= chunk.finish_reason.is_some();
+                if let Some(usage) = &chunk.usage {
+                    let tokens = tokens_of(usage);
+                    let used = if self.finished { Used::Tokens(tokens) } else { Used::AtLeast(tokens) };
+                    self.tokens = Some(tokens);
+                    if let Some(place) = &mut self.place {
+                        place.note(used);
+                    }
                 }
                 // Later times of a stream replace earlier ones as a whole.
                 if self.waited.is_some()
@@ -151,7 +165,12 @@ impl Stream for Held {
                     *timing = Timing { queued: self.waited, ..*timing };
                 }
             }
-            Some(Err(_)) | None => self.place = None,
+            Some(Err(_)) => self.place = None,
+            None => {
+                if let (Some(mut place), Some(tokens)) = (self.place.take(), self.tokens) {
+                    place.note(Used::Tokens(tokens));
+                }
+            }
         }
         Poll::Ready(item)
     }

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::deadline::Deadline;
 use super::quota::{RetryQuota, THROTTLED_COST, TRANSIENT_COST};
 use crate::core::call::Call;
-use crate::core::error::{ErrorKind, LlmError};
+use crate::core::error::{ErrorKind, FailurePhase, LlmError};
 use crate::core::response::Attempt;
 
 /// How often and how patiently an operation is repeated.
@@ -86,7 +86,8 @@ impl RetryOptions {
     ///
     /// The error is asked whether it may be repeated and when. Without a word on *when*, the wait is drawn between
     /// zero and a bound that doubles with each repeat (full jitter). What the provider asked for is waited for in
-    /// full, and a little longer, so that clients told the same do not come back in the same instant.
+    /// full, and a little longer, so that clients told the same do not come back in the same instant. So is a cooldown
+    /// that was begun without its word, unless the drawn wait is longer.
     #[must_use]
     pub fn decide(&self, repeats: u32, error: &LlmError, left: Option<Duration>, fraction: f64) -> Decision {
         if !error.is_retryable() {
@@ -97,13 +98,17 @@ impl RetryOptions {
         }
         let fraction = fraction.clamp(0.0, 1.0);
         let bound = self.base.saturating_mul(2_u32.saturating_pow(repeats)).min(self.cap);
+        let after = |time: Duration| time + self.base.mul_f64(0.1 * fraction);
         let wait = match asked_for(error) {
             // "Now" is no wait to speak of: the usual one keeps a crowd apart.
-            None | Some(Duration::ZERO) => bound.mul_f64(fraction),
+            None | Some(Duration::ZERO) => {
+                let drawn = bound.mul_f64(fraction);
+                error.detail().cooldown.map_or(drawn, |cooldown| drawn.max(after(cooldown)))
+            }
             Some(asked) if asked > self.longest_retry_after => {
                 return Decision::GiveUp(GiveUp::WaitTooLong);
             }
-            Some(asked) => asked + self.base.mul_f64(0.1 * fraction),
+            Some(asked) => after(asked),
         };
         match left {
             Some(left) if wait >= left => Decision::GiveUp(GiveUp::NoTimeLeft),
@@ -148,6 +153,8 @@ pub struct RetryPlan {
     pub(crate) options: RetryOptions,
     pub(crate) quota: Option<Arc<RetryQuota>>,
     pub(crate) deadline: Deadline,
+    /// Whether it is a client's, so that clients inside need not repeat.
+    pub(crate) layer: bool,
 }
 
 impl RetryPlan {
@@ -181,42 +188,57 @@ impl RetryPlan {
         }
     }
 
-    /// Runs `operation` until it succeeds, may not be repeated, or time is up.
-    pub(crate) async fn run<T, E, F>(&self, mut operation: impl FnMut() -> F) -> Result<Outcome<T>, LlmError>
-    where
-        F: Future<Output = Result<T, E>>,
-        E: Into<LlmError>,
-    {
-        let call = Call::until(self.deadline.when());
+    /// Takes steps until one succeeds, none may follow, or time is up.
+    pub(crate) async fn run<T, S: Steps<T>>(&self, steps: &mut S) -> Result<Outcome<T>, LlmError> {
+        let call = Call::new(self.deadline.when(), self.layer && self.options.max_retries > 0);
         let this = Arc::clone(&call);
         let work = async {
             let mut history = History::default();
             let mut last: Option<LlmError> = None;
             let mut taken = 0;
-            for repeats in 0_u32.. {
-                let begun = Instant::now();
-                let outcome = match call.deadline() {
-                    None => operation().await,
-                    Some(at) => match tokio::time::timeout_at(at, operation()).await {
+            let mut repeats = 0;
+            loop {
+                let begun = tokio::time::Instant::now();
+                let patience = steps.patience(call.left_at(begun));
+                let ends = patience.map(|patience| begun + patience);
+                let outcome = match ends.into_iter().chain(call.deadline()).min() {
+                    None => steps.step().await,
+                    Some(at) => match tokio::time::timeout_at(at, steps.step()).await {
                         Ok(outcome) => outcome,
                         Err(_) => {
-                            history.add(call.cut_off());
-                            return Err(self.deadline.ran_out(history.attempts, last));
+                            let cut_off = call.cut_off();
+                            match patience {
+                                Some(patience) if ends == Some(at) => Err(too_slow(patience, cut_off)),
+                                _ => {
+                                    history.add(cut_off);
+                                    return Err(self.deadline.ran_out(history.attempts, last));
+                                }
+                            }
                         }
                     },
                 };
                 call.clear();
-                let error: LlmError = match outcome {
+                let error = match outcome {
                     Ok(value) => {
                         if let Some(quota) = &self.quota {
                             quota.succeeded(taken);
                         }
                         return Ok(Outcome { value, before: history.attempts, waited: history.waited });
                     }
-                    Err(error) => error.into(),
+                    Err(error) => error,
                 };
+                if steps.elsewhere(&error) {
+                    let error = history.take(error, begun, true);
+                    if !error.detail().before_send {
+                        history.explain(Some(&format!("went elsewhere after {}", error.kind())));
+                    }
+                    last = Some(error);
+                    continue;
+                }
+                let kind = error.kind();
+                let error = history.take(error, begun, repeats < self.options.max_retries);
+                let error = steps.exhausted(error);
                 let (decision, cost) = self.next(repeats, &error, call.left());
-                let error = history.take(error, begun, matches!(decision, Decision::Wait(_)));
                 match decision {
                     Decision::GiveUp(why) => {
                         history.explain(why.reason());
@@ -224,18 +246,63 @@ impl RetryPlan {
                     }
                     Decision::Wait(wait) => {
                         if !error.detail().before_send {
-                            history.explain(Some(&format!("retried after {}", error.kind())));
+                            history.explain(Some(&format!("retried after {kind}")));
                         }
                         tokio::time::sleep(wait).await;
                         history.waited = Some(history.waited.unwrap_or_default() + wait);
                         taken = cost;
+                        repeats += 1;
                         last = Some(error);
                     }
                 }
             }
-            Err(LlmError::Timeout)
         };
         this.scope(work).await
+    }
+}
+
+/// The failure of an attempt that was given up so that another deployment can still answer in time.
+fn too_slow(patience: Duration, attempts: Vec<Attempt>) -> LlmError {
+    let message =
+        format!("no answer within {:.1} s, all that another deployment leaves", patience.as_secs_f64());
+    LlmError::new(ErrorKind::Timeout, message).with(|detail| {
+        detail.phase = Some(FailurePhase::FirstByte);
+        detail.attempts = attempts;
+    })
+}
+
+/// What the loop repeats.
+pub(crate) trait Steps<T> {
+    /// Carries out one attempt.
+    fn step(&mut self) -> impl Future<Output = Result<T, LlmError>>;
+
+    /// Whether the failure has made it another one's turn, at once.
+    fn elsewhere(&mut self, _: &LlmError) -> bool {
+        false
+    }
+
+    /// The failure that decides what follows when there is no other one left.
+    fn exhausted(&mut self, last: LlmError) -> LlmError {
+        last
+    }
+
+    /// How long the next attempt may take in the time left, when that is not all of it.
+    fn patience(&self, _: Option<Duration>) -> Option<Duration> {
+        None
+    }
+}
+
+/// One operation, again and again.
+pub(crate) struct Same<F>(pub F);
+
+impl<T, E, F, C> Steps<T> for Same<C>
+where
+    E: Into<LlmError>,
+    F: Future<Output = Result<T, E>>,
+    C: FnMut() -> F,
+{
+    async fn step(&mut self) -> Result<T, LlmError> {
+        (self.0)().await.map_err(Into::into)
     }
 }
 
@@ -281,7 +348,7 @@ impl History {
 
     /// Moves the error's attempts here. An operation that keeps no record of its own gets one when it is `repeated`
     /// or was.
-    fn take(&mut self, error: LlmError, begun: Instant, repeated: bool) -> LlmError {
+    fn take(&mut self, error: LlmError, begun: tokio::time::Instant, repeated: bool) -> LlmError {
         let mut own = Vec::new();
         let error = error.with(|detail| own = std::mem::take(&mut detail.attempts));
         let detail = error.detail();
@@ -374,14 +441,13 @@ pub async fn retry_async<'a, T, E>(
 where
     E: Into<LlmError>,
 {
-    plan.into().run(&mut operation).await.map(|outcome| outcome.value)
+    plan.into().run(&mut Same(&mut operation)).await.map(|outcome| outcome.value)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::core::error::FailurePhase;
 
     fn failure(kind: ErrorKind) -> LlmError {
         LlmError::new(kind, "no").with(|detail| detail.attempts = vec![Attempt::default()])
@@ -403,6 +469,10 @@ mod tests {
         assert_eq!(wait(0, &asked(2.0), 0.0), Decision::Wait(seconds(2.0)));
         assert_eq!(wait(0, &asked(2.0), 1.0), Decision::Wait(seconds(2.05)));
         assert_eq!(wait(0, &asked(0.0), 1.0), Decision::Wait(seconds(0.5)));
+        let cooling = error.clone().with(|detail| detail.cooldown = Some(seconds(0.5)));
+        assert_eq!(wait(0, &cooling, 0.0), Decision::Wait(seconds(0.5)));
+        assert_eq!(wait(0, &cooling, 1.0), Decision::Wait(seconds(0.55)));
+        assert_eq!(wait(2, &cooling, 0.75), Decision::Wait(seconds(1.5)));
         for too_long in [61.0, 1e9, 1e300, f64::INFINITY] {
             assert_eq!(wait(0, &asked(too_long), 0.0), Decision::GiveUp(GiveUp::WaitTooLong), "{too_long}");
         }

@@ -5,14 +5,17 @@
 //! driven by its own caller on whatever runtime that caller has, and no caller needs another's runtime to be awake.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::cache_key::CacheKey;
+#[cfg(feature = "model")]
+use super::sync::Seeded;
+use super::sync::{Mutex, MutexGuard, lock};
 
 /// What is shared: the same question, asked as often. Who may not repeat it must not answer for who may.
-pub(crate) type Name = (CacheKey, Option<u32>);
+pub type Name = (CacheKey, Option<u32>);
 
 struct Flight<T> {
     /// One permit: the right to make the request. Closed when there is an outcome.
@@ -20,20 +23,28 @@ struct Flight<T> {
     outcome: OnceLock<T>,
 }
 
+/// A flight that callers may join, and how many have a place in it.
+struct Open<T> {
+    flight: Arc<Flight<T>>,
+    seats: usize,
+}
+
 /// The calls in flight.
-pub(crate) struct Flights<T> {
-    open: Mutex<HashMap<Name, Arc<Flight<T>>>>,
+pub struct Flights<T> {
+    open: Mutex<HashMap<Name, Open<T>>>,
+    #[cfg(feature = "model")]
+    seeded: Option<Seeded>,
 }
 
 /// A caller's place in a flight; leaves it when dropped.
-pub(crate) struct Seat<'a, T> {
+pub struct Seat<'a, T> {
     flights: &'a Flights<T>,
     key: Name,
     flight: Arc<Flight<T>>,
 }
 
 /// What a caller is to do.
-pub(crate) enum Turn<'a, T> {
+pub enum Turn<'a, T> {
     /// Make the request; dropping the permit lets the next in line do it.
     Lead(Option<SemaphorePermit<'a>>),
     /// Another caller's outcome.
@@ -42,38 +53,59 @@ pub(crate) enum Turn<'a, T> {
 
 impl<T> Default for Flights<T> {
     fn default() -> Self {
-        Self { open: Mutex::new(HashMap::new()) }
+        Self {
+            open: Mutex::new(HashMap::new()),
+            #[cfg(feature = "model")]
+            seeded: None,
+        }
     }
 }
 
-impl<T: Clone> Flights<T> {
-    fn open(&self) -> MutexGuard<'_, HashMap<Name, Arc<Flight<T>>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+impl<T> Flights<T> {
+    /// Flights with a mistake in them.
+    #[cfg(feature = "model")]
+    #[must_use]
+    pub fn with_seeded(seeded: Seeded) -> Self {
+        Self { seeded: Some(seeded), ..Self::default() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Name, Open<T>>> {
+        lock(&self.open)
     }
 
     /// Takes a place in the flight of this key.
-    pub(crate) fn seat(&self, key: Name) -> Seat<'_, T> {
+    pub fn seat(&self, key: Name) -> Seat<'_, T> {
         let mut open = self.open();
-        let flight = open
-            .entry(key)
-            .or_insert_with(|| Arc::new(Flight { turn: Semaphore::new(1), outcome: OnceLock::new() }));
-        Seat { flights: self, key, flight: Arc::clone(flight) }
+        let known = open.entry(key).or_insert_with(|| Open {
+            flight: Arc::new(Flight { turn: Semaphore::new(1), outcome: OnceLock::new() }),
+            seats: 0,
+        });
+        known.seats += 1;
+        Seat { flights: self, key, flight: Arc::clone(&known.flight) }
     }
 
     /// How many different calls are in flight.
-    pub(crate) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.open().len()
+    }
+
+    /// Whether no call is in flight.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open().is_empty()
     }
 }
 
 impl<T: Clone> Seat<'_, T> {
     /// The right to make the request, when nobody has it.
-    pub(crate) fn try_lead(&self) -> Option<SemaphorePermit<'_>> {
+    #[must_use]
+    pub fn try_lead(&self) -> Option<SemaphorePermit<'_>> {
         self.flight.turn.try_acquire().ok()
     }
 
     /// Waits for an outcome or for the right to make the request.
-    pub(crate) async fn turn(&self) -> Turn<'_, T> {
+    pub async fn turn(&self) -> Turn<'_, T> {
         match self.flight.turn.acquire().await {
             Ok(permit) => Turn::Lead(Some(permit)),
             // Closed only after the outcome was set.
@@ -82,28 +114,41 @@ impl<T: Clone> Seat<'_, T> {
     }
 
     /// Hands the outcome to everyone in the flight; later callers start a new one.
-    pub(crate) fn land(&self, outcome: T) {
+    pub fn land(&self, outcome: T) {
         if self.flight.outcome.set(outcome).is_ok() {
-            self.leave();
+            let mut open = self.flights.open();
+            if open.get(&self.key).is_some_and(|known| Arc::ptr_eq(&known.flight, &self.flight)) {
+                open.remove(&self.key);
+            }
+            drop(open);
             self.flight.turn.close();
-        }
-    }
-
-    fn leave(&self) {
-        let mut open = self.flights.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.flight)) {
-            open.remove(&self.key);
         }
     }
 }
 
 impl<T> Drop for Seat<'_, T> {
     fn drop(&mut self) {
-        let mut open = self.flights.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // Places are taken under the same lock, so a count of two (the map's and this one) is the last of them.
-        if Arc::strong_count(&self.flight) == 2
-            && open.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.flight))
-        {
+        let mut open = self.flights.open();
+        // A flight that has landed is no longer there, though a later one may be, under the same name.
+        let Some(known) = open.get_mut(&self.key) else { return };
+        if !Arc::ptr_eq(&known.flight, &self.flight) {
+            return;
+        }
+        #[cfg(feature = "model")]
+        if self.flights.seeded == Some(Seeded::SplitCheck) {
+            let last = known.seats == 1;
+            drop(open);
+            let mut open = self.flights.open();
+            match open.get_mut(&self.key) {
+                Some(_) if last => drop(open.remove(&self.key)),
+                Some(known) => known.seats -= 1,
+                None => {}
+            }
+            return;
+        }
+        // Places are taken and left under this lock only: whoever finds one left is the last.
+        known.seats -= 1;
+        if known.seats == 0 {
             open.remove(&self.key);
         }
     }

@@ -192,19 +192,19 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Whether the connection can take a request: it looks for an end that has come in the meantime.
-    pub(super) fn is_idle(&mut self) -> bool {
+    /// Whether the connection can take a request: it looks for an end that has come in the meantime. If it can,
+    /// `watcher` is woken when that changes.
+    pub(super) fn is_idle(&mut self, watcher: &Waker) -> bool {
         if !self.usable || !self.framing.is_done() || !self.buffer.is_empty() {
             return false;
         }
-        // Nobody is to be woken for a connection at rest, nor is a waker of its last user to be kept. Bytes that
-        // nobody asked for are as bad as the end. A task that has used up its turn would be told that there is
+        // A waker of its last user is not to be kept. Bytes that nobody asked for are as bad as the end. A task that has used up its turn would be told that there is
         // nothing, and take a closed connection, or the bytes of a late refusal, for its own.
         let mut look = pin!(unconstrained(poll_fn(|context| {
             let mut byte = [0];
             Pin::new(&mut self.stream).poll_read(context, &mut ReadBuf::new(&mut byte))
         })));
-        look.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+        look.as_mut().poll(&mut Context::from_waker(watcher)).is_pending()
     }
 
     /// Sends a request and waits for the head of the answer. `begun` is set with the first byte of it.

@@ -2,6 +2,7 @@
 //!
 //! The grammar of the head is httparse's; the rules of message framing are RFC 9112's, sections 6 and 7.
 
+use std::io::Write;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -68,9 +69,8 @@ pub(super) fn write_head(method: &Method, path: &str, headers: &HeaderMap, lengt
         head.extend_from_slice(b"\r\n");
     }
     if length > 0 || method == Method::POST {
-        head.extend_from_slice(b"content-length: ");
-        head.extend_from_slice(length.to_string().as_bytes());
-        head.extend_from_slice(b"\r\n");
+        // Writing into memory does not fail.
+        let _ = write!(head, "content-length: {length}\r\n");
     }
     head.extend_from_slice(b"\r\n");
     head
@@ -101,16 +101,18 @@ pub(super) fn read_head(buffer: &mut BytesMut) -> Result<Option<Head>, Malformed
         }
         let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
         let start = buffer.as_ptr() as usize;
-        let mut places: [(Range<usize>, Range<usize>); MOST_HEADERS] = [const { (0..0, 0..0) }; MOST_HEADERS];
-        let count = parsed.headers.len();
-        for (place, header) in places.iter_mut().zip(parsed.headers.iter()) {
-            let name = header.name.as_ptr() as usize - start;
-            let value = header.value.as_ptr() as usize - start;
-            *place = (name..name + header.name.len(), value..value + header.value.len());
-        }
+        let place = |text: &[u8]| -> Range<usize> {
+            let at = text.as_ptr() as usize - start;
+            at..at + text.len()
+        };
+        let places: Vec<_> = parsed
+            .headers
+            .iter()
+            .map(|header| (place(header.name.as_bytes()), place(header.value)))
+            .collect();
         let bytes = buffer.split_to(length).freeze();
-        let mut headers = HeaderMap::with_capacity(count);
-        for (name, value) in places.into_iter().take(count) {
+        let mut headers = HeaderMap::with_capacity(places.len());
+        for (name, value) in places {
             let name = HeaderName::from_bytes(bytes.get(name).unwrap_or_default());
             let value = match value.is_empty() {
                 true => Ok(HeaderValue::from_static("")),

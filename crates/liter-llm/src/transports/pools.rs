@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use hyper_util::client::proxy::matcher::Matcher;
@@ -16,6 +18,8 @@ use crate::core::error::LlmError;
 
 /// A connection at rest is closed after this long.
 const LONGEST_REST: Duration = Duration::from_secs(90);
+/// Hosts close connections in bursts: after a look at all of them this long passes until the next.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A poisoned lock only means that another thread panicked; what is behind it is still whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -42,6 +46,18 @@ pub(super) struct Origin {
     pub(super) proxied: bool,
     most: usize,
     resting: Mutex<Vec<Connection>>,
+    keeper: Arc<Keeper>,
+}
+
+/// The task that closes connections at rest, as their sockets wake it.
+#[derive(Default)]
+struct Keeper(OnceLock<Waker>);
+
+impl Keeper {
+    /// Until the task has run for the first time there is nobody to be woken.
+    fn waker(&self) -> &Waker {
+        self.0.get().unwrap_or(Waker::noop())
+    }
 }
 
 impl Origin {
@@ -55,7 +71,8 @@ impl Origin {
     pub(super) fn take(&self) -> Option<Connection> {
         loop {
             let mut connection = lock(&self.resting).pop()?;
-            if connection.since.elapsed() < LONGEST_REST && connection.is_idle() {
+            // Its sockets wake who uses it from now on.
+            if connection.since.elapsed() < LONGEST_REST && connection.is_idle(Waker::noop()) {
                 return Some(connection);
             }
         }
@@ -63,7 +80,7 @@ impl Origin {
 
     /// Takes back a connection whose answer was read to its end.
     pub(super) fn give_back(&self, mut connection: Connection) {
-        if connection.is_idle() {
+        if connection.is_idle(self.keeper.waker()) {
             connection.since = Instant::now();
             let mut resting = lock(&self.resting);
             if resting.len() < self.most {
@@ -72,13 +89,18 @@ impl Origin {
         }
     }
 
-    /// Closes what has rested for too long.
-    fn prune(&self) {
+    /// Closes what has rested for too long, and what the host has closed: kept open on this side, that would hold a
+    /// socket each for nothing. Whether there was any.
+    fn prune(&self) -> bool {
+        let keeper = self.keeper.waker();
         let mut resting = lock(&self.resting);
-        let fresh = resting.partition_point(|connection| connection.since.elapsed() >= LONGEST_REST);
-        let old: Vec<_> = resting.drain(..fresh).collect();
+        let gone: Vec<_> = resting
+            .extract_if(.., |connection| {
+                connection.since.elapsed() >= LONGEST_REST || !connection.is_idle(keeper)
+            })
+            .collect();
         drop(resting);
-        drop(old);
+        !gone.is_empty()
     }
 }
 
@@ -86,6 +108,7 @@ impl Origin {
 pub(super) struct Home {
     origins: Mutex<Vec<Arc<Origin>>>,
     clients: Mutex<Option<Clients>>,
+    keeper: Arc<Keeper>,
     /// Dropped with the transport: it ends the task that waits for the end of the runtime.
     _transport: oneshot::Sender<()>,
 }
@@ -130,6 +153,7 @@ impl Pools {
         let home = Arc::new(Home {
             origins: Mutex::new(Vec::new()),
             clients: Mutex::new(None),
+            keeper: Arc::default(),
             _transport: transport,
         });
         homes.insert(id, Arc::clone(&home));
@@ -159,6 +183,7 @@ impl Pools {
             proxied,
             most: self.most,
             resting: Mutex::new(Vec::new()),
+            keeper: Arc::clone(&home.keeper),
         });
         origins.push(Arc::clone(&origin));
         origin
@@ -177,12 +202,40 @@ impl Pools {
     }
 }
 
-/// Closes connections that rest for too long, until the transport or the runtime is gone.
+/// Closes connections that rest for too long, and at once those that their host closes, until the transport or the
+/// runtime is gone.
 async fn keep(home: Weak<Home>, mut transport: oneshot::Receiver<()>, _leave: Leave) {
-    while tokio::time::timeout(LONGEST_REST / 2, &mut transport).await.is_err() {
-        let Some(home) = home.upgrade() else { return };
-        let origins = lock(&home.origins).clone();
-        origins.iter().for_each(|origin| origin.prune());
+    if let Some(home) = home.upgrade() {
+        let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        let _ = home.keeper.0.set(waker);
+    }
+    loop {
+        let woken = async {
+            let mut begun = false;
+            // Ready when this task is polled again: a connection at rest has wakened it.
+            poll_fn(|_| if std::mem::replace(&mut begun, true) { Poll::Ready(()) } else { Poll::Pending })
+                .await;
+        };
+        tokio::select! {
+            biased;
+            _ = &mut transport => return,
+            () = woken => {}
+            () = tokio::time::sleep(LONGEST_REST / 2) => {}
+        }
+        loop {
+            let Some(home) = home.upgrade() else { return };
+            let origins = lock(&home.origins).clone();
+            drop(home);
+            if origins.iter().filter(|origin| origin.prune()).count() == 0 {
+                break;
+            }
+            drop(origins);
+            tokio::select! {
+                biased;
+                _ = &mut transport => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
     }
 }
 

@@ -145,8 +145,11 @@ impl Counts {
         let uncached = count(&mut extra, "input_tokens");
         let cache_read_input_tokens = count(&mut extra, "cache_read_input_tokens");
         let cache_creation_input_tokens = count(&mut extra, "cache_creation_input_tokens");
-        let thinking: Option<IndexMap<String, RawJson>> =
-            extra.get("output_tokens_details").and_then(|details| details.read().ok());
+        let nested = |name: &str, count_name: &str| {
+            let details: Option<IndexMap<String, RawJson>> =
+                self.known.get(name).and_then(|details| details.read().ok());
+            details.map_or(0, |mut details| count(&mut details, count_name))
+        };
         Usage {
             input_tokens: uncached
                 .saturating_add(cache_read_input_tokens)
@@ -154,8 +157,11 @@ impl Counts {
             output_tokens: count(&mut extra, "output_tokens"),
             cache_read_input_tokens,
             cache_creation_input_tokens,
-            reasoning_output_tokens: thinking.map_or(0, |mut details| count(&mut details, "thinking_tokens")),
+            cache_creation_1h_input_tokens: nested("cache_creation", "ephemeral_1h_input_tokens"),
+            web_search_requests: nested("server_tool_use", "web_search_requests"),
+            reasoning_output_tokens: nested("output_tokens_details", "thinking_tokens"),
             extra,
+            ..Usage::default()
         }
     }
 }

@@ -30,12 +30,20 @@ pub(super) fn read(raw: &RawValue) -> Option<Usage> {
     ]);
     usage.cache_creation_input_tokens =
         first([number(&mut prompt, "cache_write_tokens"), counts.cache_creation.0]);
+    usage.audio_input_tokens = seen(&prompt, "audio_tokens");
+    usage.audio_output_tokens = seen(&completion, "audio_tokens");
     usage.reasoning_output_tokens = first([number(&mut completion, "reasoning_tokens"), counts.reasoning.0]);
     let sum = usage.input_tokens.saturating_add(usage.output_tokens);
-    if let Some(total) = counts.total
-        && count(total.get()).is_some_and(|total| total != sum)
+    if let Some(raw) = counts.total
+        && let Some(total) = count(raw.get())
+        && total != sum
     {
-        usage.extra.insert("total_tokens".to_owned(), RawJson::from(total));
+        // xAI counts reasoning beside the output, and both in the total: seen in its recorded answers.
+        if usage.reasoning_output_tokens > 0 && total == sum.saturating_add(usage.reasoning_output_tokens) {
+            usage.output_tokens = usage.output_tokens.saturating_add(usage.reasoning_output_tokens);
+        } else {
+            usage.extra.insert("total_tokens".to_owned(), RawJson::from(raw));
+        }
     }
     keep(counts.rest, &mut usage.extra);
     for (name, mut details) in [("prompt_tokens_details", prompt), ("completion_tokens_details", completion)]
@@ -73,6 +81,11 @@ object! {
 
 fn number(map: &mut Fields<'_>, name: &str) -> Option<u64> {
     map.shift_remove(name).and_then(|raw| count(raw.get().trim_matches('"')))
+}
+
+/// A count that also stays where it is: among the vendor's own.
+fn seen(map: &Fields<'_>, name: &str) -> u64 {
+    map.get(name).and_then(|raw| count(raw.get())).unwrap_or(0)
 }
 
 fn nested(raw: Option<&RawValue>) -> Fields<'_> {

@@ -153,7 +153,9 @@ pub(super) fn answer(
     }
     let mut blocks = Vec::new();
     let mut logprobs = Vec::new();
+    let mut searches = 0;
     for item in items.unwrap_or_default() {
+        searches += u64::from(is_search(item));
         let parts = blocks_of(item, &mut logprobs);
         if parts.is_empty() {
             // An empty message item must be sent back too: reasoning may not stand without what followed it.
@@ -174,6 +176,9 @@ pub(super) fn answer(
         logprobs: if logprobs.is_empty() { None } else { RawJson::from_value(&logprobs).ok() },
         ..LlmResponse::default()
     };
+    if let Some(usage) = &mut response.usage {
+        usage.web_search_requests = searches;
+    }
     (response.finish_reason, response.raw_finish_reason) =
         finish_of(status.as_deref(), incomplete.as_deref(), &blocks);
     response.message = Message::new(Role::Assistant, blocks);
@@ -191,6 +196,20 @@ pub(super) fn answer(
         });
     }
     Ok(response)
+}
+
+/// Whether an output item is a search of the web, which is billed apart; opening a page found by one is not.
+///
+/// Source: OpenAI's pricing page, "Tool calls".
+fn is_search(item: &RawValue) -> bool {
+    if !item.get().contains("web_search_call") {
+        return false;
+    }
+    let Ok(mut map) = fields(item.get()) else { return false };
+    let action = take::<Fields<'_>>(&mut map, "action").ok().flatten();
+    let action = action.and_then(|mut action| take_text(&mut action, "type"));
+    take_text(&mut map, "type").as_deref() == Some("web_search_call")
+        && action.is_none_or(|action| action == "search")
 }
 
 /// Why the model stopped, and the vendor's word: the reason when the answer is incomplete, else the status.

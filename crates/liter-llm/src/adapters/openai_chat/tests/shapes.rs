@@ -223,6 +223,13 @@ fn usage_from_all_places() {
     );
     let extra = serde_json::to_string(&read.extra).unwrap();
     assert_eq!(extra, r#"{"total_tokens":99,"cost":1e-6,"prompt_tokens_details":{"audio_tokens":1}}"#);
+    assert_eq!((read.audio_input_tokens, read.audio_output_tokens), (1, 0));
+    // Reasoning beside the output, both in the total.
+    let read = usage(
+        r#"{"prompt_tokens":12,"completion_tokens":1,"total_tokens":241,"completion_tokens_details":{"reasoning_tokens":228,"audio_tokens":7}}"#,
+    );
+    assert_eq!((read.output_tokens, read.reasoning_output_tokens, read.audio_output_tokens), (229, 228, 7));
+    assert!(!read.extra.contains_key("total_tokens"));
     let groq = answer(&[
         r#"{"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}],"x_groq":{"id":"r","usage":{"prompt_tokens":1,"completion_tokens":2}}}"#,
         "[DONE]",

@@ -1,115 +1,22 @@
 //! The HTTP transport against small servers of its own that fail in every way a host can.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::io::Write;
+mod proxies;
+mod servers;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue};
-use liter_llm::transports::http::{HttpAnswer, HttpOptions, HttpTransport, Limits, parse_base_url};
+use http::HeaderMap;
+use liter_llm::transports::http::{Limits, parse_base_url};
 use liter_llm::transports::is_stale_connection;
-use liter_llm::{ErrorKind, FailurePhase, LlmError};
+use liter_llm::{ErrorKind, FailurePhase};
 use reqwest::Url;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use servers::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-
-const SECRET: &str = "Bearer sk-sesame";
-
-fn transport() -> HttpTransport {
-    HttpTransport::new(&HttpOptions::default()).unwrap()
-}
-
-fn with(change: impl FnOnce(&mut HttpOptions)) -> HttpTransport {
-    let mut options = HttpOptions::default();
-    change(&mut options);
-    HttpTransport::new(&options).unwrap()
-}
-
-fn secret() -> HeaderMap {
-    HeaderMap::from_iter([(http::header::AUTHORIZATION, HeaderValue::from_static(SECRET))])
-}
-
-async fn post(transport: &HttpTransport, url: &str) -> Result<HttpAnswer, LlmError> {
-    let url = parse_base_url(url).unwrap();
-    transport.post(&url, secret(), "{\"a\":1}", &Limits::default(), true).await
-}
-
-/// Serves each connection with `serve`, on its own task; returns the address.
-async fn server<F, S>(serve: S) -> SocketAddr
-where
-    F: Future<Output = ()> + Send + 'static,
-    S: Fn(TcpStream) -> F + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stream));
-        }
-    });
-    address
-}
-
-/// Reads one request; returns its head, or nothing when the client closed the connection.
-async fn read_request<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> Option<String> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if stream.read_line(&mut head).await.ok()? == 0 {
-            return None;
-        }
-    }
-    let length = head
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
-        .unwrap_or(0);
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.ok()?;
-    Some(head)
-}
-
-fn answer(extra: &str, body: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{extra}\r\n", body.len()).into_bytes();
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-/// A server that answers every request with the same bytes; also returns the heads it saw.
-async fn fixed(bytes: Vec<u8>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
-    let heads = Arc::new(Mutex::new(Vec::new()));
-    let seen = heads.clone();
-    let address = server(move |stream| {
-        let (bytes, seen) = (bytes.clone(), seen.clone());
-        async move { serve_fixed(stream, &bytes, &seen).await }
-    })
-    .await;
-    (address, heads)
-}
-
-async fn serve_fixed<S: AsyncRead + AsyncWrite + Unpin>(stream: S, bytes: &[u8], seen: &Mutex<Vec<String>>) {
-    let mut stream = BufReader::new(stream);
-    while let Some(head) = read_request(&mut stream).await {
-        seen.lock().unwrap().push(head);
-        if stream.write_all(bytes).await.is_err() {
-            return;
-        }
-        let _ = stream.flush().await;
-    }
-}
-
-fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(body).unwrap();
-    encoder.finish().unwrap()
-}
-
-#[track_caller]
-fn assert_failure(error: &LlmError, kind: ErrorKind, phase: FailurePhase) {
-    assert_eq!((error.kind(), error.detail().phase), (kind, Some(phase)), "{error:?}");
-    let text = format!("{error:?} {error} {:?}", error.detail().causes);
-    assert!(!text.contains("sesame") && !text.contains("/secret/path") && !text.contains("q=1"), "{text}");
-}
 
 #[tokio::test]
 async fn an_answer_comes_back_whole_and_headers_go_out_as_given() {
@@ -164,31 +71,6 @@ async fn an_unknown_host_is_a_dns_failure() {
     let error = post(&transport, "https://no-such-host.invalid/secret/path").await.unwrap_err();
     assert_failure(&error, ErrorKind::Connection, FailurePhase::Dns);
     assert!(error.to_string().contains("no-such-host.invalid"), "{error}");
-}
-
-/// A TLS server with a certificate of its own for these names; also returns the certificate as PEM.
-async fn tls_server(names: &[&str]) -> (SocketAddr, String) {
-    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-    let issued = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![issued.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let address = server(move |stream| {
-        let acceptor = acceptor.clone();
-        async move {
-            if let Ok(stream) = acceptor.accept(stream).await {
-                serve_fixed(stream, &answer("", b"secure"), &Mutex::default()).await;
-            }
-        }
-    })
-    .await;
-    (address, issued.cert.pem())
 }
 
 #[tokio::test]
@@ -446,128 +328,6 @@ async fn a_redirect_is_an_answer_and_is_not_followed() {
     let got = post(&transport(), &format!("http://{address}/")).await.unwrap();
     assert_eq!(got.status, 307);
     assert!(seen.lock().unwrap().is_empty());
-}
-
-/// A proxy that opens tunnels; also returns the heads of the requests made to it.
-async fn tunnel_proxy() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
-    let heads = Arc::new(Mutex::new(Vec::new()));
-    let seen = heads.clone();
-    let address = server(move |stream| {
-        let seen = seen.clone();
-        async move {
-            let mut client = BufReader::new(stream);
-            let head = read_request(&mut client).await.unwrap();
-            let target = head.split(' ').nth(1).unwrap().to_owned();
-            seen.lock().unwrap().push(head);
-            if target.starts_with("denied") || target.starts_with("http:") {
-                let _ = client.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await;
-                return;
-            }
-            let mut host = TcpStream::connect(target).await.unwrap();
-            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut host).await;
-        }
-    })
-    .await;
-    (address, heads)
-}
-
-#[tokio::test]
-async fn the_proxy_sees_no_credential() {
-    let (address, pem) = tls_server(&["127.0.0.1"]).await;
-    let (proxy, heads) = tunnel_proxy().await;
-    let file = std::env::temp_dir().join(format!("liter-llm-{}-proxy.pem", std::process::id()));
-    std::fs::write(&file, pem).unwrap();
-    let transport = with(|options| {
-        options.proxy = Some(format!("http://{proxy}"));
-        options.ca_bundle = Some(file.clone());
-    });
-    std::fs::remove_file(file).unwrap();
-    let got = post(&transport, &format!("https://{address}/secret/path")).await.unwrap();
-    assert_eq!(got.body.collect(None, None).await.unwrap(), "secure");
-    let heads = heads.lock().unwrap();
-    assert_eq!(heads.len(), 1);
-    assert!(heads[0].starts_with(&format!("CONNECT {address} ")), "{heads:?}");
-    let head = heads[0].to_ascii_lowercase();
-    assert!(
-        !head.contains("authorization") && !head.contains("sesame") && !head.contains("secret"),
-        "{head}"
-    );
-}
-
-#[tokio::test]
-async fn a_proxy_that_refuses_or_is_gone_is_named_as_such() {
-    let (proxy, _) = tunnel_proxy().await;
-    let transport = with(|options| options.proxy = Some(format!("http://{proxy}")));
-    let error = post(&transport, "https://denied.example/secret/path").await.unwrap_err();
-    assert_failure(&error, ErrorKind::Connection, FailurePhase::Proxy);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gone = listener.local_addr().unwrap();
-    drop(listener);
-    for scheme in ["http", "socks5h"] {
-        let transport = with(|options| options.proxy = Some(format!("{scheme}://user:sesame@{gone}")));
-        let error = post(&transport, "https://api.example/secret/path").await.unwrap_err();
-        assert_failure(&error, ErrorKind::Connection, FailurePhase::Proxy);
-    }
-}
-
-/// Run by the tests below as a process of its own, with an environment made for it.
-#[tokio::test]
-#[ignore = "needs an environment made for it"]
-async fn child_posts() {
-    let urls = std::env::var("CHILD_URLS").unwrap();
-    let transport = with(|options| options.connect_timeout = Duration::from_secs(5));
-    for url in urls.split(' ') {
-        match post(&transport, url).await {
-            Ok(got) => println!("answer {}", got.status),
-            Err(error) => println!("{:?}: {error}", error.detail().phase.unwrap()),
-        }
-    }
-}
-
-/// Posts to each URL in a process with these variables and no other proxy settings; returns what it printed.
-async fn posts_with(urls: String, variables: &[(&str, String)]) -> String {
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child_posts", "--ignored", "--nocapture"]).env("CHILD_URLS", urls);
-    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD"] {
-        command.env_remove(name).env_remove(name.to_ascii_uppercase());
-    }
-    command.envs(variables.iter().cloned());
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[tokio::test]
-async fn proxy_variables_hold_also_for_this_machine() {
-    let (proxy, heads) = tunnel_proxy().await;
-    let (local, _) = fixed(answer("", b"local")).await;
-    let (excepted, port) = ("https://denied-but-excepted.invalid/", local.port());
-    let urls =
-        format!("https://denied.example/secret/path {excepted} http://{local}/ http://localhost:{port}/");
-    let variables = [
-        ("HTTP_PROXY", format!("http://{proxy}")),
-        ("HTTPS_PROXY", format!("http://{proxy}")),
-        ("NO_PROXY", "denied-but-excepted.invalid,127.0.0.1".to_owned()),
-    ];
-    let printed = posts_with(urls, &variables).await;
-    let heads = heads.lock().unwrap();
-    assert_eq!(heads.len(), 2, "{heads:?}");
-    assert!(heads[0].starts_with("CONNECT denied.example:443 ") && !heads[0].contains("sesame"), "{heads:?}");
-    assert!(heads[1].starts_with(&format!("POST http://localhost:{port}/ ")), "{heads:?}");
-    assert!(printed.contains("Proxy: ") && printed.contains("Dns: "), "{printed}");
-    assert_eq!(printed.matches("answer 200").count(), 1, "{printed}");
-    assert_eq!(printed.matches("answer 403").count(), 1, "{printed}");
-}
-
-#[tokio::test]
-async fn without_root_certificates_plain_http_works_and_tls_is_refused() {
-    let (plain, _) = fixed(answer("", b"plain")).await;
-    let (secure, _) = tls_server(&["127.0.0.1"]).await;
-    let variables = [("SSL_CERT_FILE", "no/such.pem".to_owned()), ("SSL_CERT_DIR", "no/such".to_owned())];
-    let printed = posts_with(format!("http://{plain}/ https://{secure}/"), &variables).await;
-    assert!(printed.contains("answer 200") && printed.contains("Tls: "), "{printed}");
-    assert!(printed.contains("No CA certificates"), "{printed}");
 }
 
 /// Runs `work` in a turn in which Tokio lets nothing more be ready, as for the last of many calls in one task.

@@ -1,7 +1,7 @@
 //! How many tokens a request will probably use, for reserving before it is sent.
 
-use crate::core::content::{Block, BlockKind, Media};
-use crate::core::request::LlmRequest;
+use super::content::{Block, BlockKind, Media};
+use super::request::LlmRequest;
 
 /// Output tokens expected of a request that does not bound them.
 const UNBOUNDED_OUTPUT: u64 = 1_000;
@@ -38,10 +38,9 @@ fn block(block: &Block) -> u64 {
     }
 }
 
-/// Input (a quarter of the text's bytes; 1,000 for each picture, document or sound) and output (`max_tokens`, else
-/// 1,000).
+/// Input: a quarter of the text's bytes; 1,000 for each picture, document or sound.
 #[must_use]
-pub fn tokens(request: &LlmRequest) -> u64 {
+pub fn input_tokens(request: &LlmRequest) -> u64 {
     let messages = request.messages.iter().flat_map(|message| message.content());
     let text: u64 = request.system.iter().chain(messages).map(block).sum();
     let tools: usize = request
@@ -52,7 +51,19 @@ pub fn tokens(request: &LlmRequest) -> u64 {
             tool.name.len() + described + tool.parameters.as_ref().map_or(0, |schema| schema.get().len())
         })
         .sum();
-    text + of_text(tools) + request.max_tokens.unwrap_or(UNBOUNDED_OUTPUT)
+    text + of_text(tools)
+}
+
+/// Output: `max_tokens`, else 1,000.
+#[must_use]
+pub fn output_tokens(request: &LlmRequest) -> u64 {
+    request.max_tokens.unwrap_or(UNBOUNDED_OUTPUT)
+}
+
+/// Input and output together.
+#[must_use]
+pub fn tokens(request: &LlmRequest) -> u64 {
+    input_tokens(request).saturating_add(output_tokens(request))
 }
 
 #[cfg(test)]
