@@ -12,6 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
 BIN = Path(PYTHON).parent
 
+NPM = ("npm", "--prefix", "bindings/node", "run", "--silent")
+# The bindings are libraries for their languages and cannot be linked as programs; tests there cover them.
+NO_BINDINGS = ("--exclude", "liter-llm-python", "--exclude", "liter-llm-node")
+
 
 @dataclass(frozen=True)
 class Check:
@@ -36,12 +40,11 @@ LINT = (
     Check("Python lints", (str(BIN / "ruff"), "check", ".")),
     Check("Python types", (str(BIN / "basedpyright"),)),
     Check("native stub", (PYTHON, "-m", "mypy.stubtest", "liter_llm._native")),
+    Check("Node types", (*NPM, "types")),
+    Check("Node lints", (*NPM, "lint")),
 )
 TESTS = (
-    # The binding is a module for Python and cannot be linked as a program; Python's tests cover it.
-    Check(
-        "Rust tests", ("cargo", "test", "--workspace", "--exclude", "liter-llm-python", "--locked", "--quiet")
-    ),
+    Check("Rust tests", ("cargo", "test", "--workspace", *NO_BINDINGS, "--locked", "--quiet")),
     Check(
         "models",
         (
@@ -64,16 +67,18 @@ TESTS = (
             "cargo",
             "test",
             "--workspace",
-            "--exclude",
-            "liter-llm-python",
+            *NO_BINDINGS,
             "--locked",
             "--quiet",
             "--test",
             "routing_day",
         ),
     ),
+    Check("Rust API: examples, semver", (PYTHON, "scripts/rust_api.py")),
+    Check("Rust features", (PYTHON, "scripts/rust_features.py")),
     Check("instruction counts", (PYTHON, "benchmarks/instructions/run.py")),
     Check("Python tests, conformance, documentation", (PYTHON, "-m", "pytest", "-ra", "tests")),
+    Check("Node tests", (*NPM, "test")),
 )
 GROUPS = {"all": LINT + TESTS, "lint": LINT, "tests": TESTS}
 

@@ -29,7 +29,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     {
         path
-        for pattern in ("*.md", "docs/**/*.md", "crates/*/README.md", "bindings/*/README.md")
+        for pattern in (
+            "*.md",
+            "docs/**/*.md",
+            "crates/*/README.md",
+            "bindings/*/README.md",
+            "deploy/**/*.md",
+        )
         for path in ROOT.glob(pattern)
     }
 )

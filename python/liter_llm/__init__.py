@@ -71,6 +71,7 @@ from .retry import retry, retry_async
 from .route import Route, RouteCandidate, RouteOptions
 from .secret import Secret
 from .streams import AsyncLlmStream, LlmStream
+from .telemetry.options import Telemetry
 from .types import (
     Adjustment,
     Attempt,
@@ -89,6 +90,7 @@ from .types import (
 )
 
 if TYPE_CHECKING:
+    from .prometheus import PrometheusExporter
     from .router import (
         Budget,
         BudgetSpend,
@@ -115,6 +117,8 @@ if TYPE_CHECKING:
         Spend,
         SpendOf,
     )
+    from .telemetry.hooks import CallHook
+    from .telemetry.record import CallAttempt, CallError, CallParameters, CallRecord, CallRoute
 
 __all__ = [
     "APIConnectionError",
@@ -132,7 +136,13 @@ __all__ = [
     "BudgetSpend",
     "BudgetWindow",
     "CacheOptions",
+    "CallAttempt",
     "CallCancelledError",
+    "CallError",
+    "CallHook",
+    "CallParameters",
+    "CallRecord",
+    "CallRoute",
     "Canary",
     "CanaryArm",
     "CanaryArms",
@@ -190,6 +200,7 @@ __all__ = [
     "PolicyFailures",
     "PolicyRequest",
     "PriceOptions",
+    "PrometheusExporter",
     "ProviderConfig",
     "ProviderRouter",
     "QuotaExhaustedError",
@@ -208,6 +219,7 @@ __all__ = [
     "SpendOf",
     "StreamInterruptedError",
     "StreamNotFinishedError",
+    "Telemetry",
     "TextBlock",
     "TextSource",
     "Timing",
@@ -226,13 +238,31 @@ __all__ = [
 ]
 
 
+#: Records of calls belong to who has a hook for them.
+_OF_RECORDS = frozenset({"CallAttempt", "CallError", "CallParameters", "CallRecord", "CallRoute"})
+
+
 def __getattr__(name: str) -> object:
-    # What is not here yet belongs to routers; those who have one deployment do not pay for their import.
+    # What is not here yet belongs to routers or to metrics; who has neither does not pay for their import.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .router import exported
+    if name == "CallHook":
+        from .telemetry.hooks import CallHook
 
-    globals()[name] = found = exported(name)
+        found = CallHook
+    elif name in _OF_RECORDS:
+        from .telemetry.record import exported as recorded
+
+        found = recorded(name)
+    elif name == "PrometheusExporter":
+        from .prometheus import exported
+
+        found = exported(name)
+    else:
+        from .router import exported
+
+        found = exported(name)
+    globals()[name] = found
     return found
 
 

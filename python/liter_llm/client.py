@@ -13,6 +13,8 @@ from .config import ConfigDocument, ProviderConfig
 from .errors import ConfigError, LiterLlmError, from_engine, told
 from .requests import Prompt, RequestFields, encode_request
 from .streams import AsyncLlmStream, LlmStream
+from .telemetry.observer import Observer
+from .telemetry.options import Telemetry, checked
 from .types import DeploymentState, LlmResponse, ParsedResponse
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from .config_live import LiveConfig
     from .provider import LlmProvider
     from .structured import Output
+    from .telemetry.hooks import CallHook
+    from .telemetry.record import CallRecord
 
 T = TypeVar("T")
 
@@ -47,8 +51,15 @@ class _Client:
     _provider: LlmProvider | None = None
     _file: LiveConfig | None = None
     _engine: Engine
+    _observer: Observer
 
-    def __init__(self, config: ProviderConfig | str | LlmProvider, **unknown: Never) -> None:
+    def __init__(
+        self,
+        config: ProviderConfig | str | LlmProvider,
+        *,
+        telemetry: Telemetry | None = None,
+        **unknown: Never,
+    ) -> None:
         for option in list(unknown):
             # Tools that show the variables of a traceback are not to show a key.
             unknown.clear()
@@ -59,8 +70,10 @@ class _Client:
             )
         if isinstance(config, str):
             config = ProviderConfig.from_string(config)
+        if telemetry is not None:
+            checked(telemetry)
         if isinstance(config, ProviderConfig):
-            self._set_up(ConfigDocument(config))
+            self._set_up(ConfigDocument(config), telemetry)
             return
         from .provider import LlmProvider
 
@@ -74,19 +87,23 @@ class _Client:
         engine = config._liter_llm_engine  # pyright: ignore[reportPrivateUsage]
         if engine is not None:
             self._engine = engine.share()
+            inherited = config._liter_llm_observer  # pyright: ignore[reportPrivateUsage]
+            self._observer = Observer(self._engine, telemetry, inherited=inherited)
             return
         from .host import ProviderHost
 
         host = ProviderHost(config)
         self._engine = Engine(msgspec.json.encode({"deployment": {"provider": host.name}}), {0: host})
+        self._observer = Observer(self._engine, telemetry)
 
-    def _set_up(self, document: ConfigDocument) -> None:
+    def _set_up(self, document: ConfigDocument, telemetry: Telemetry | None) -> None:
         self._document = document
         try:
             self._engine = Engine(document.border())
         except EngineError as error:
             failure = from_engine(error)
             raise failure from failure.__cause__
+        self._observer = Observer(self._engine, telemetry)
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str] | None = None, *, watch: bool = False) -> Self:
@@ -112,6 +129,7 @@ class _Client:
 
         client = cls.__new__(cls)
         client._engine, client._file = over_file(loaded, watch=watch)
+        client._observer = Observer(client._engine, live=client._file)
         return client
 
     def reload(self) -> None:
@@ -143,9 +161,39 @@ class _Client:
             return loaded.deployments[0] if loaded.single else None
         return None if self._document is None else self._document.deployment
 
+    @property
+    def telemetry(self) -> Telemetry:
+        """What is recorded of this client's calls; may be set, for the calls to come."""
+        return self._observer.telemetry
+
+    @telemetry.setter
+    def telemetry(self, telemetry: Telemetry) -> None:
+        self._observer.give(telemetry)
+
+    def on_call(self, hook: Callable[[CallRecord], object], *, queue: int = 1000) -> CallHook:
+        """Has `hook` hear of every call that begins from now on, when it is over, in a thread of its own.
+
+        It can neither slow a call nor break one: when `queue` records are waiting, further ones are dropped
+        and counted (`.dropped`); when it raises, that is logged once for each class and it goes on. A client
+        of a router hears of all the router's calls.
+
+        Args:
+            hook: Gets a `CallRecord`.
+            queue: How many records may wait for it.
+
+        Returns:
+            What ends it: `.close()`; `.dropped` tells how many records were.
+
+        Raises:
+            InvalidArgumentError: `queue` is not a positive number, or `hook` no function.
+            CallCancelledError: The client is closed.
+        """
+        return self._observer.on_call(hook, queue)
+
     def _end(self) -> None:
         if self._file is not None:
             self._file.stop()
+        self._observer.close()
         self._engine.close()
 
     def describe(self) -> dict[str, Any]:
@@ -178,8 +226,11 @@ class _Client:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._file is not None:
-            return (_rebuild_from_file, (type(self), self._file.loaded, self._file.watched))
-        return (_rebuild, (type(self), self._document, self._provider))
+            return (
+                _rebuild_from_file,
+                (type(self), self._file.loaded, self._file.watched, self._observer.given),
+            )
+        return (_rebuild, (type(self), self._document, self._provider, self._observer.given))
 
     @staticmethod
     def _output(output: object, fields: dict[str, Any]) -> Output:
@@ -195,16 +246,29 @@ class _Client:
         return lambda body: shape.read(body, b"")
 
 
-def _rebuild(cls: type[_Client], document: ConfigDocument | None, provider: LlmProvider | None) -> _Client:
+def _rebuild(
+    cls: type[_Client],
+    document: ConfigDocument | None,
+    provider: LlmProvider | None,
+    telemetry: Telemetry | None = None,
+) -> _Client:
     if document is None:
-        return cls(cast("LlmProvider", provider))
+        return cls(cast("LlmProvider", provider), telemetry=telemetry)
     client = cls.__new__(cls)
-    client._set_up(document)  # pyright: ignore[reportPrivateUsage]
+    client._set_up(document, telemetry)  # pyright: ignore[reportPrivateUsage]
     return client
 
 
-def _rebuild_from_file(cls: type[_Client], loaded: Loaded, watch: bool) -> _Client:  # noqa: FBT001
-    return cls._over_file(loaded, watch=watch)  # pyright: ignore[reportPrivateUsage]
+def _rebuild_from_file(
+    cls: type[_Client],
+    loaded: Loaded,
+    watch: bool,  # noqa: FBT001 - of a pickle
+    telemetry: Telemetry | None = None,
+) -> _Client:
+    client = cls._over_file(loaded, watch=watch)  # pyright: ignore[reportPrivateUsage]
+    if telemetry is not None:
+        client.telemetry = telemetry
+    return client
 
 
 class LiterLLM(_Client):
@@ -215,6 +279,8 @@ class LiterLLM(_Client):
     Args:
         config: A `ProviderConfig`; or `provider/model`, with key and base URL from the environment; or a
             `ProviderRouter`; or an `LlmProvider` of your own.
+        telemetry: What the host's OpenTelemetry is given of its calls; default what the router has, else
+            everything but prompts and answers.
 
     Raises:
         ConfigError: The configuration cannot work; the message names the option and the remedy.
@@ -240,8 +306,12 @@ class LiterLLM(_Client):
         """
         shape = None if output is None else self._output(output, fields)
         request = encode_request(prompt, fields)
+        observed = self._observer.begin(request, fields)
         try:
-            body, raw = self._engine.generate(request)
+            if observed is None:
+                body, raw = self._engine.generate(request)
+            else:
+                body, raw = observed.generate(self._engine)
         except EngineError as error:
             failure = from_engine(error)
             raise failure from failure.__cause__
@@ -263,12 +333,13 @@ class LiterLLM(_Client):
         """
         shape = None if output is None else self._output(output, fields)
         request = encode_request(prompt, fields)
+        observed = self._observer.begin(request, fields, streamed=True)
         try:
-            native = self._engine.open(request, None)
+            native = self._engine.open(request, None) if observed is None else observed.open(self._engine)
         except EngineError as error:
             failure = from_engine(error)
             raise failure from failure.__cause__
-        return LlmStream(native, self._finisher(shape))
+        return LlmStream(native, self._finisher(shape), observed)
 
     def close(self) -> None:
         """Closes idle connections. Calls made afterwards raise `CallCancelledError`."""
@@ -291,6 +362,8 @@ class AsyncLiterLLM(_Client):
     Args:
         config: A `ProviderConfig`; or `provider/model`, with key and base URL from the environment; or a
             `ProviderRouter`; or an `LlmProvider` of your own.
+        telemetry: What the host's OpenTelemetry is given of its calls; default what the router has, else
+            everything but prompts and answers.
 
     Raises:
         ConfigError: The configuration cannot work; the message names the option and the remedy.
@@ -322,18 +395,30 @@ class AsyncLiterLLM(_Client):
         request = encode_request(prompt, fields)
         loop, bridge = _current()
         future: Any = loop.create_future()
+        observed = self._observer.begin(request, fields)
+        recorder = None
+        if observed is not None:
+            request, recorder = observed.request, observed.recorder
         try:
-            call = self._engine.submit(request, bridge, future)
+            call = None
             try:
+                call = self._engine.submit(request, bridge, future, recorder)
                 body, raw = await future
             except EngineError:
                 raise
-            except BaseException:
-                bridge.cancel(call)
+            except BaseException as error:
+                if call is not None:
+                    bridge.cancel(call)
+                if observed is not None:
+                    observed.end(None, error)
                 raise
         except EngineError as error:
+            if observed is not None:
+                observed.end(None, error)
             failure = from_engine(error)
             raise failure from failure.__cause__
+        if observed is not None:
+            observed.end(lambda: body)
         return _response(body, raw) if shape is None else shape.read(body, raw)
 
     @overload
@@ -354,7 +439,10 @@ class AsyncLiterLLM(_Client):
         shape = None if output is None else self._output(output, fields)
         request = encode_request(prompt, fields)
         engine = self._engine
-        return AsyncLlmStream(lambda bridge: engine.open(request, bridge), self._finisher(shape))
+        observed = self._observer.begin(request, fields, streamed=True)
+        if observed is None:
+            return AsyncLlmStream(lambda bridge: engine.open(request, bridge), self._finisher(shape))
+        return AsyncLlmStream(lambda bridge: observed.open(engine, bridge), self._finisher(shape), observed)
 
     def close(self) -> Awaitable[None]:
         """Closes idle connections, at once; the result may be awaited. Later calls are refused."""

@@ -15,6 +15,7 @@ from .errors import LiterLlmError, from_engine
 
 if TYPE_CHECKING:
     from .config_file import Loaded
+    from .telemetry.observer import Observer
 
 #: Seconds between two looks at a watched file.
 LOOK_EVERY = 0.5
@@ -58,6 +59,8 @@ class LiveConfig:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self.watched = False
+        #: What observes calls under this file: told when another is in force.
+        self.observers: weakref.WeakSet[Observer] = weakref.WeakSet()
         _live.add(self)
 
     def reload(self) -> None:
@@ -78,6 +81,8 @@ class LiveConfig:
                 self.error = error
                 raise
             self.loaded, self.error, self._seen = loaded, None, loaded.stamp
+            for observer in list(self.observers):
+                observer.reloaded(loaded)
 
     def watch(self) -> None:
         """Begins to look for changes, in a thread that ends with this object or `stop()`."""

@@ -204,6 +204,21 @@ class Provider(_Table):
     description: Annotated[str, Meta(description="Its name for people.")] = ""
 
 
+class Telemetry(_Table):
+    """What the host's OpenTelemetry is given of calls."""
+
+    enabled: Annotated[bool, Meta(description="Whether spans and metrics are made; true.")] = True
+    content: Annotated[
+        bool | UnsetType, Meta(description="Whether prompts and answers are recorded; false.")
+    ] = UNSET
+    max_content_bytes: Annotated[
+        int, Meta(ge=0, lt=1 << 32, description="The most bytes of each such attribute; 8192.")
+    ] = 8192
+    propagate_trace: Annotated[
+        bool, Meta(description="Whether the provider gets `traceparent` and `tracestate`; false.")
+    ] = False
+
+
 class Document(_Table):
     """Configuration of Liter-LLM: one `[deployment]`, or several `[[deployments]]` and a router over them."""
 
@@ -213,6 +228,7 @@ class Document(_Table):
     cache: Annotated[bool | Cache, Meta(description="The router's response cache; off.")] = False
     providers: Annotated[dict[str, Provider], Meta(description="Provider rows of your own, by name.")] = {}
     catalog: Annotated[Text | UnsetType, Meta(description="Models and prices of your own: a file.")] = UNSET
+    telemetry: Annotated[Telemetry | UnsetType, Meta(description="Traces and metrics.")] = UNSET
 
 
 #: The tables by the names the engine's lists have.
@@ -229,6 +245,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "guard": Guard,
     "mirror": Mirror,
     "providers": Provider,
+    "telemetry": Telemetry,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Awaitable, Iterable
 
 from ._native import Engine
+from .telemetry.observer import Observer
 from .types import LlmChunk, LlmRequest, LlmResponse
 
 
@@ -31,6 +32,8 @@ class LlmProvider:
     name: str = "python"
     #: The engine behind a provider that is the engine's own: a router.
     _liter_llm_engine: Engine | None = None
+    #: And what observes its calls.
+    _liter_llm_observer: Observer | None = None
 
     def generate(self, request: LlmRequest) -> LlmResponse | str | Awaitable[LlmResponse | str]:
         """Answers a request: a response, or only its text.

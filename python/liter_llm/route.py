@@ -73,11 +73,14 @@ class Route(Value, frozen=True):
     policy: str = ""
     """The policy that put the candidates in order."""
     chosen: str = ""
-    """The deployment that answered; empty when none did."""
+    """The deployment whose answer or error it is; empty when none was asked."""
     candidates: list[RouteCandidate] = []
     """Those that could be chosen, best first, then those ruled out."""
     unlisted: int = 0
     """How many more candidates there were."""
+    arm: Literal["canary", "rest"] | None = None
+    """Whose call it is where a canary is compared with the others; `None` for calls that only one side could
+    have taken, and without a canary."""
     notes: list[str] = []
     """Remarks: a canary's arm, a degraded budget, a policy that failed."""
 

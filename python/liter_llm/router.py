@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Never, Self, Unpack, final
 
 import msgspec
@@ -41,6 +41,8 @@ from .statistics import (
     RouterStatistics,
 )
 from .streams import LlmStream
+from .telemetry.observer import Observer
+from .telemetry.options import Telemetry
 from .types import DeploymentState, LlmChunk, LlmRequest, LlmResponse
 
 __all__ = [
@@ -74,6 +76,8 @@ if TYPE_CHECKING:
     from ._native import Jobs
     from .config_file import Loaded
     from .config_live import LiveConfig
+    from .telemetry.hooks import CallHook
+    from .telemetry.record import CallRecord
 
 #: More than anybody can mean.
 _MANY = 1e6
@@ -97,6 +101,7 @@ _OPTIONS = [
     "budget",
     "canary",
     "mirror",
+    "telemetry",
 ]
 
 
@@ -111,11 +116,39 @@ def _border(request: LlmRequest | Prompt | None, fields: dict[str, Any]) -> byte
     return _encode(request)
 
 
+def _observed_fields(request: LlmRequest | Prompt | None, fields: dict[str, Any]) -> dict[str, Any]:
+    """What telemetry reads of a call's arguments."""
+    if not isinstance(request, LlmRequest):
+        return fields
+    return {"model": request.model, "response_format": request.response_format, "extra": request.extra}
+
+
 class _OnEngine(LlmProvider):
     """A provider that is the engine's: what asks it, and how its errors come out."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, observer: Observer) -> None:
         self._liter_llm_engine = self._engine = engine
+        self._liter_llm_observer = self._observer = observer
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """What is recorded of its calls; may be set, for the calls to come. Its clients begin with it."""
+        return self._observer.telemetry
+
+    @telemetry.setter
+    def telemetry(self, telemetry: Telemetry) -> None:
+        self._observer.give(telemetry)
+
+    def on_call(self, hook: Callable[[CallRecord], object], *, queue: int = 1000) -> CallHook:
+        """Has `hook` hear of every call of the router that begins from now on, when it is over.
+
+        See `LiterLLM.on_call`: it can neither slow a call nor break one.
+
+        Raises:
+            InvalidArgumentError: `queue` is not a positive number, or `hook` no function.
+            CallCancelledError: The router is closed.
+        """
+        return self._observer.on_call(hook, queue)
 
     def generate(
         self, request: LlmRequest | Prompt | None = None, **fields: Unpack[RequestFields]
@@ -129,9 +162,13 @@ class _OnEngine(LlmProvider):
         Raises:
             LiterLlmError: See its subclasses.
         """
-        border = _border(request, dict(fields))
+        given: dict[str, Any] = dict(fields)
+        border = _border(request, given)
+        observed = self._observer.begin(border, _observed_fields(request, given))
         try:
-            return _decode_response(self._engine.generate(border)[0])
+            if observed is None:
+                return _decode_response(self._engine.generate(border)[0])
+            return _decode_response(observed.generate(self._engine)[0])
         except EngineError as error:
             failure = from_engine(error)
             raise failure from failure.__cause__
@@ -140,13 +177,15 @@ class _OnEngine(LlmProvider):
         self, request: LlmRequest | Prompt | None = None, **fields: Unpack[RequestFields]
     ) -> Iterator[LlmChunk]:
         """Answers a request piece by piece; errors of the call are raised while reading."""
-        border = _border(request, dict(fields))
+        given: dict[str, Any] = dict(fields)
+        border = _border(request, given)
+        observed = self._observer.begin(border, _observed_fields(request, given), streamed=True)
         try:
-            native = self._engine.open(border, None)
+            native = self._engine.open(border, None) if observed is None else observed.open(self._engine)
         except EngineError as error:
             failure = from_engine(error)
             raise failure from failure.__cause__
-        return iter(LlmStream(native, _decode_response))
+        return iter(LlmStream(native, _decode_response, observed))
 
 
 @final
@@ -159,8 +198,8 @@ class Endpoint(_OnEngine):
         name: The deployment's name.
     """
 
-    def __init__(self, name: str, engine: Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, name: str, engine: Engine, observer: Observer | None = None) -> None:
+        super().__init__(engine, Observer(engine, inherited=observer))
         self.name = name
 
     def __reduce__(self) -> Never:
@@ -191,6 +230,8 @@ class ProviderRouter(_OnEngine):
         canary: A deployment that gets a share of the calls, and none any more once it is worse than the
             others: a `Canary`. Default none.
         mirror: A deployment that gets copies of calls: a `Mirror`. Default none.
+        telemetry: What the host's OpenTelemetry is given of its calls. Default everything but prompts and
+            answers.
 
     Raises:
         ConfigError: Something cannot work; the message names the option and the remedy.
@@ -215,6 +256,7 @@ class ProviderRouter(_OnEngine):
         budget: Budget | Iterable[Budget] = (),
         canary: Canary | None = None,
         mirror: Mirror | None = None,
+        telemetry: Telemetry | None = None,
         **unknown: Never,
     ) -> None:
         for option in unknown:
@@ -233,7 +275,8 @@ class ProviderRouter(_OnEngine):
             "mirror": read_mirror(mirror),
         }
         self._cache = cache if cache is None or isinstance(cache, bool) else CacheOptions.read("cache", cache)
-        super().__init__(self._built())
+        engine = self._built()
+        super().__init__(engine, Observer(engine, telemetry))
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str] | None = None, *, watch: bool = False) -> Self:
@@ -259,7 +302,7 @@ class ProviderRouter(_OnEngine):
 
         engine, live = over_file(loaded, watch=watch)
         router = cls.__new__(cls)
-        _OnEngine.__init__(router, engine)
+        _OnEngine.__init__(router, engine, Observer(engine, live=live))
         router._file = live
         return router
 
@@ -331,7 +374,7 @@ class ProviderRouter(_OnEngine):
             NoCandidateError: No deployment can take it; the message says what rules out which.
         """
         border = _border(request, dict(fields))
-        return Endpoint(*told(self._engine.select, border))
+        return Endpoint(*told(self._engine.select, border), observer=self._observer)
 
     def explain(
         self,
@@ -402,6 +445,7 @@ class ProviderRouter(_OnEngine):
         """
         if self._file is not None:
             self._file.stop()
+        self._observer.close()
         self._engine.close()
 
     def __repr__(self) -> str:
@@ -414,8 +458,9 @@ class ProviderRouter(_OnEngine):
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._file is not None:
-            return (_rebuild_from_file, (self._file.loaded, self._file.watched))
-        return (_rebuild, (self._deployments, {**self._given, "cache": self._cache}))
+            return (_rebuild_from_file, (self._file.loaded, self._file.watched, self._observer.given))
+        given = {**self._given, "cache": self._cache, "telemetry": self._observer.given}
+        return (_rebuild, (self._deployments, given))
 
 
 class _Aside:
@@ -453,8 +498,15 @@ def _rebuild(deployments: list[ProviderConfig | LlmProvider], given: dict[str, A
     return ProviderRouter(deployments, **given)
 
 
-def _rebuild_from_file(loaded: Loaded, watch: bool) -> ProviderRouter:  # noqa: FBT001
-    return ProviderRouter._over_file(loaded, watch=watch)  # pyright: ignore[reportPrivateUsage]
+def _rebuild_from_file(
+    loaded: Loaded,
+    watch: bool,  # noqa: FBT001 - of a pickle
+    telemetry: Telemetry | None = None,
+) -> ProviderRouter:
+    router = ProviderRouter._over_file(loaded, watch=watch)  # pyright: ignore[reportPrivateUsage]
+    if telemetry is not None:
+        router.telemetry = telemetry
+    return router
 
 
 def _name(deployment: ProviderConfig | LlmProvider) -> str:

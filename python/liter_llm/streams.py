@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._native import Bridge, Stream
+    from .telemetry.observed import Observed, StreamEnd
 
 R_co = TypeVar("R_co", bound=LlmResponse, covariant=True)
 
@@ -28,7 +29,8 @@ _decode_partial = msgspec.json.Decoder(LlmResponse).decode
 class _Streamed(Generic[R_co]):
     """What both kinds of streams share: the state and the folded answer."""
 
-    def __init__(self, finish: Callable[[bytes], R_co]) -> None:
+    def __init__(self, finish: Callable[[bytes], R_co], observed: Observed | None) -> None:
+        self._observation: StreamEnd | None = None if observed is None else observed.of_stream()
         self._native: Stream | None = None
         self._finish = finish
         self._chunks: Iterator[LlmChunk] = iter(())
@@ -70,6 +72,17 @@ class _Streamed(Generic[R_co]):
                 self._chunks = iter(())
             if self._native is not None:
                 self._native.close()
+            observation = self._observation
+            if observation is not None:
+                self._observation = None
+                observation.end(self._native, self._failure, whole=self._ended)
+
+    def _leave(self) -> None:
+        """Closes it because nobody reads on, maybe at a word of the garbage collector."""
+        observation, self._observation = self._observation, None
+        self.close()
+        if observation is not None:
+            observation.leave(self._native)
 
     def _not_finished(self, why: str) -> StreamNotFinishedError:
         partial = self.partial
@@ -116,8 +129,10 @@ class LlmStream(_Streamed[R_co]):
     Leaving the loop early closes the connection; so does leaving a `with` block, or `close()`.
     """
 
-    def __init__(self, native: Stream, finish: Callable[[bytes], R_co]) -> None:
-        super().__init__(finish)
+    def __init__(
+        self, native: Stream, finish: Callable[[bytes], R_co], observed: Observed | None = None
+    ) -> None:
+        super().__init__(finish, observed)
         self._native = native
         #: Held while a batch is fetched: a second reading thread must not put its batch over one half read.
         self._fetching = Lock()
@@ -130,7 +145,7 @@ class LlmStream(_Streamed[R_co]):
                     return
                 yield chunk
         finally:
-            self.close()
+            self._leave()
 
     def __next__(self) -> LlmChunk:
         first = self._next()
@@ -191,8 +206,13 @@ class AsyncLlmStream(_Streamed[R_co]):
     cancelling the task that reads.
     """
 
-    def __init__(self, start: Callable[[Bridge], Stream], finish: Callable[[bytes], R_co]) -> None:
-        super().__init__(finish)
+    def __init__(
+        self,
+        start: Callable[[Bridge], Stream],
+        finish: Callable[[bytes], R_co],
+        observed: Observed | None = None,
+    ) -> None:
+        super().__init__(finish, observed)
         self._start = start
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: asyncio.Future[bytes] | None = None
@@ -297,4 +317,4 @@ class _Reading:
         return await self._stream.__anext__()
 
     def __del__(self) -> None:
-        self._stream.close()
+        self._stream._leave()  # pyright: ignore[reportPrivateUsage]

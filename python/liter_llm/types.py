@@ -107,6 +107,16 @@ class Attempt(Value, frozen=True):
     """The error kind when it failed."""
     reason: str | None = None
     """Why it was sent, or why it was followed by another, or not."""
+    started: float = 0.0
+    """When it was sent, counted from the call's beginning."""
+    cause: Literal["retry", "fallback", "resend", "hedge"] | None = None
+    """Why it was sent beside or after another one."""
+    queued: float | None = None
+    """How long it waited in line for the deployment's limits before; `None` when there was no line."""
+    connect: float | None = None
+    """How long connecting took; `None` over a connection that was open, and through a proxy."""
+    first_byte: float | None = None
+    """From sending to the answer's headers."""
 
 
 class Timing(Value, frozen=True):
@@ -119,12 +129,14 @@ class Timing(Value, frozen=True):
 
     queued: float | None = None
     """How long it waited in line for the deployment's limits before that; `None` when there was no line."""
+    connect: float | None = None
+    """How long connecting took; `None` over a connection that was open, and through a proxy."""
     first_byte: float | None = None
     """When the answer's headers were there."""
     first_chunk: float | None = None
     """When the first content was there (streams)."""
     total: float = 0.0
-    """When all was there; of a stream, when its reader came to the end."""
+    """When all was there; of a stream, when its last piece was handed over to its reader."""
 
 
 class DeploymentState(Value, frozen=True):

@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
+use liter_llm_border::{Outcome, lock};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -33,21 +33,6 @@ fn pair() -> std::io::Result<(Socket, Socket)> {
     let (reader, _) = listener.accept()?;
     writer.set_nodelay(true)?;
     Ok((reader, writer))
-}
-
-/// A poisoned lock only means that another thread panicked; the data behind it is still whole.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a finished call hands over.
-pub enum Outcome {
-    /// A whole answer and the provider's own bytes.
-    Answer(Vec<u8>, Bytes),
-    /// A batch of chunks; empty at the end of the stream.
-    Batch(Vec<u8>),
-    /// An error in its border form.
-    Error(Vec<u8>),
 }
 
 enum Event {

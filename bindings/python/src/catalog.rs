@@ -1,32 +1,18 @@
 //! The catalogue of models and prices: questions in, JSON out.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use liter_llm::Usage;
-use liter_llm::catalog::{Catalog as Engine, PriceFacts};
+use liter_llm::catalog::Catalog as Engine;
+use liter_llm_border::catalog_cost;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::errors::raise;
 
 /// The catalogue in a file, rows of one's own over it.
 #[pyclass(frozen, module = "liter_llm._native")]
 pub struct Catalog(Engine);
-
-/// What a cost is asked for.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Question {
-    provider: String,
-    model: String,
-    usage: Usage,
-    /// Seconds since 1970; absent: now.
-    at: Option<f64>,
-    mode: Option<String>,
-    service_tier: Option<String>,
-}
 
 fn bytes<'py, T: Serialize>(py: Python<'py>, value: &T) -> PyResult<Bound<'py, PyBytes>> {
     serde_json::to_vec(value)
@@ -70,21 +56,9 @@ impl Catalog {
 
     /// What a usage costs; `None` when the model or a price is not known.
     fn cost<'py>(&self, py: Python<'py>, question: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let question: Question = serde_json::from_slice(question)
-            .map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))?;
-        let at = match question.at {
-            Some(seconds) => Duration::try_from_secs_f64(seconds)
-                .ok()
-                .and_then(|since| UNIX_EPOCH.checked_add(since))
-                .ok_or_else(|| pyo3::exceptions::PyValueError::new_err("`at` is no time after 1970"))?,
-            None => SystemTime::now(),
-        };
-        let mut facts = PriceFacts::at(at).with_service_tier(question.service_tier.as_deref());
-        if let Some(mode) = &question.mode {
-            facts.mode = Some(mode);
-        }
-        let Some(info) = self.0.get(&question.provider, &question.model) else { return Ok(None) };
-        info.cost(&question.usage, &facts).map(|cost| bytes(py, &cost)).transpose()
+        let cost = catalog_cost(&self.0, question)
+            .map_err(|error| pyo3::exceptions::PyValueError::new_err(error.detail().message.clone()))?;
+        cost.map(|cost| bytes(py, &cost)).transpose()
     }
 
     /// Checks a whole file and gives the number of its models.

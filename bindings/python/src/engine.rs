@@ -3,33 +3,27 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use liter_llm::client::{Client, Own};
-use liter_llm::routing::custom::CustomPolicy;
 use liter_llm::{Config, ErrorKind, LlmError, LlmProvider, LlmRequest};
+use liter_llm_border::{Answer, ProcessMetrics, answer, closed, lock};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::bridge::{Bridge, Outcome, lock};
-use crate::errors::{payload, raise};
-use crate::host::{Aside, DISPATCH, Dispatch, Job, Jobs, PythonProvider};
+use crate::bridge::Bridge;
+use crate::errors::raise;
+use crate::host::{self, Aside, DISPATCH, Dispatch, Job, Jobs};
 use crate::lanes::{self, Lane};
-use crate::policy::{PythonPolicy, Questions};
+use crate::metrics::Metrics;
+use crate::policy::{self, Questions};
+use crate::records::{Recorder, Records};
 use crate::runtime::{rest_if_exiting, runtime};
 use crate::stream::Stream;
 
 /// How long a sync wait lasts before signals (Ctrl-C) are looked at.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
-
-/// What an answer's JSON has beside what the host sent: attempts, times, rate limits.
-const BESIDE: usize = 768;
-/// The most room made for an answer's JSON before it is written.
-const LARGEST_GUESS: usize = 64 * 1024;
-
-type Answer = Result<(Vec<u8>, Bytes), LlmError>;
 
 struct Built {
     pid: u32,
@@ -64,6 +58,8 @@ struct Core {
     /// What starts the thread for jobs that no call of Python's waits for.
     aside: Option<Py<PyAny>>,
     built: Mutex<Option<Built>>,
+    /// Who counts this client's calls: a forked child's client is a new one, which they are to count too.
+    observers: Mutex<Vec<Weak<ProcessMetrics>>>,
     closed: AtomicBool,
 }
 
@@ -85,20 +81,11 @@ pub struct Engine {
     closed: AtomicBool,
 }
 
-fn closed() -> LlmError {
-    LlmError::new(ErrorKind::Cancelled, "the client is closed").with(|detail| detail.before_send = true)
-}
-
-async fn answer(client: Arc<dyn LlmProvider>, request: impl AsRef<[u8]>) -> Answer {
-    let read = LlmRequest::from_json(request.as_ref())?;
-    drop(request);
-    let request = read;
-    let response = client.generate(request).await?;
-    // Nearly always as long as what the host sent, or shorter: growing step by step would copy it again and again.
-    let mut json = Vec::with_capacity((response.raw.len() + BESIDE).min(LARGEST_GUESS));
-    serde_json::to_writer(&mut json, &response)
-        .map_err(|error| LlmError::new(ErrorKind::Decode, error.to_string()))?;
-    Ok((json, response.raw))
+fn recorded(door: Arc<dyn LlmProvider>, recorder: Option<&Recorder>) -> Arc<dyn LlmProvider> {
+    match recorder {
+        None => door,
+        Some(recorder) => recorder.0.over(door),
+    }
 }
 
 fn read(request: &[u8]) -> PyResult<LlmRequest> {
@@ -186,17 +173,15 @@ impl Core {
                 (Some(Arc::new(aside)), Some(jobs))
             }
         };
-        let provider = |Host { name, host }: &Host| {
-            let provider = PythonProvider::new(name.clone(), Arc::clone(host), aside.clone());
-            Arc::new(provider) as Arc<dyn LlmProvider>
-        };
+        let provider =
+            |Host { name, host }: &Host| host::provider(name.clone(), Arc::clone(host), aside.clone());
         let providers = self.hosts.iter().map(|(position, host)| (*position, provider(host))).collect();
         let config = Config::from_json(document)?;
         let (policy, questions) = match &self.policy {
             None => (None, None),
             Some(Host { name, .. }) => {
-                let (policy, questions) = PythonPolicy::new(name.clone());
-                (Some(Arc::new(policy) as Arc<dyn CustomPolicy>), Some(questions))
+                let (policy, questions) = policy::policy(name.clone());
+                (Some(policy), Some(questions))
             }
         };
         let own = Own { providers, policy };
@@ -233,6 +218,9 @@ impl Engine {
         if let Some(parent) = slot.as_ref().filter(|built| built.pid != pid) {
             let config = parent.config.clone();
             let (client, begun) = self.core.build(&config, None).map_err(|error| raise(&error))?;
+            for metrics in lock(&self.core.observers).iter().filter_map(Weak::upgrade) {
+                metrics.observe(&client);
+            }
             std::mem::forget(slot.replace(Built { pid, client, config, doors: BTreeMap::new() }));
             work = Some(begun);
         }
@@ -308,6 +296,7 @@ impl Engine {
             policy: policy.map(host).transpose()?,
             aside,
             built: Mutex::new(None),
+            observers: Mutex::default(),
             closed: AtomicBool::new(false),
         };
         let engine = Self { core: Arc::new(core), only: None, shared: false, closed: AtomicBool::new(false) };
@@ -361,12 +350,15 @@ impl Engine {
     }
 
     /// Answers a request: the response's JSON and the provider's own bytes. Blocks without the interpreter's lock.
+    #[pyo3(signature = (request, recorder = None))]
     fn generate<'py>(
         &self,
         py: Python<'py>,
         request: &[u8],
+        recorder: Option<&Recorder>,
     ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
         let Door { door, background, pid } = self.door()?;
+        let door = recorded(door, recorder);
         let outcome = if background || self.hosted() {
             on_runtime(py, door, request)?
         } else {
@@ -379,21 +371,23 @@ impl Engine {
     }
 
     /// Answers a request on an event loop: the future gets the answer through the bridge.
-    fn submit(&self, request: &[u8], bridge: &Bound<'_, Bridge>, future: Py<PyAny>) -> PyResult<u64> {
+    #[pyo3(signature = (request, bridge, future, recorder = None))]
+    fn submit(
+        &self,
+        request: &[u8],
+        bridge: &Bound<'_, Bridge>,
+        future: Py<PyAny>,
+        recorder: Option<&Recorder>,
+    ) -> PyResult<u64> {
         let Door { door, .. } = self.door()?;
+        let door = recorded(door, recorder);
         let shared = bridge.get().shared();
         let call = bridge.get().expect(future);
         let work = answer(door, request.to_vec());
         let runtime = runtime()?;
         let finish = {
             let shared = Arc::clone(&shared);
-            move |outcome: Answer| {
-                let outcome = match outcome {
-                    Ok((json, raw)) => Outcome::Answer(json, raw),
-                    Err(error) => Outcome::Error(payload(&error)),
-                };
-                shared.finish(call, outcome);
-            }
+            move |outcome: Answer| shared.finish(call, outcome.into())
         };
         let task = if self.hosted() {
             let dispatch: Dispatch = Arc::new(move |job| shared.run(job));
@@ -406,9 +400,55 @@ impl Engine {
     }
 
     /// Starts a streamed call; never blocks.
-    #[pyo3(signature = (request, bridge = None))]
-    fn open(&self, request: &[u8], bridge: Option<Py<Bridge>>) -> PyResult<Stream> {
-        Stream::open(self.door()?.door, request.to_vec(), bridge, self.hosted())
+    #[pyo3(signature = (request, bridge = None, recorder = None))]
+    fn open(
+        &self,
+        request: &[u8],
+        bridge: Option<Py<Bridge>>,
+        recorder: Option<&Recorder>,
+    ) -> PyResult<Stream> {
+        let door = recorded(self.door()?.door, recorder);
+        Stream::open(door, request.to_vec(), bridge, self.hosted())
+    }
+
+    /// The records of the calls that begin from now on, in a queue of at most `most`; further ones are dropped and
+    /// counted.
+    fn records(&self, most: usize) -> PyResult<Records> {
+        Ok(Records::new(self.client()?.telemetry().records(most)))
+    }
+
+    /// Where the deployments are, as a JSON list: name, provider, model, region, server.
+    fn places<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let client = self.client()?;
+        let places = client
+            .places()
+            .values()
+            .filter(|place| self.only.as_ref().is_none_or(|only| *only == place.deployment));
+        json(py, &places.collect::<Vec<_>>())
+    }
+
+    /// Has the calls that begin from now on counted, also after a reload and in a forked child.
+    fn observe(&self, metrics: &Bound<'_, Metrics>) -> PyResult<()> {
+        let client = self.client()?;
+        let metrics = &metrics.get().0;
+        metrics.observe(&client);
+        let mut observers = lock(&self.core.observers);
+        observers.retain(|other| other.strong_count() > 0);
+        let weak = Arc::downgrade(metrics);
+        if !observers.iter().any(|other| other.ptr_eq(&weak)) {
+            observers.push(weak);
+        }
+        Ok(())
+    }
+
+    /// The notices that wait, as a JSON list; they are taken. `None` when there are none: that costs next to nothing.
+    fn notices<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let client = self.client()?;
+        let notices = client.telemetry().notices();
+        if !notices.any() {
+            return Ok(None);
+        }
+        json(py, &notices.take()).map(Some)
     }
 
     /// Live statistics of each deployment, as JSON.

@@ -1,6 +1,7 @@
 //! The one exception of the native module; Python turns its payload into the public error classes.
 
-use liter_llm::{ErrorKind, LlmError};
+use liter_llm::LlmError;
+use liter_llm_border::payload;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -10,14 +11,6 @@ pyo3::create_exception!(
     pyo3::exceptions::PyException,
     "An error of the engine: its one argument is the error's JSON as bytes."
 );
-
-/// An error in its border form.
-pub fn payload(error: &LlmError) -> Vec<u8> {
-    serde_json::to_vec(error).unwrap_or_else(|failure| {
-        let error = LlmError::new(ErrorKind::Decode, format!("the error could not be written: {failure}"));
-        serde_json::to_vec(&error).unwrap_or_default()
-    })
-}
 
 /// The exception for an error in its border form.
 pub fn engine_error(payload: &[u8]) -> PyErr {

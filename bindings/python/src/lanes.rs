@@ -9,10 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
+use liter_llm_border::lock;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
-
-use crate::bridge::lock;
 
 /// The most lanes that rest; a lane more is closed with its connections.
 const MOST_RESTING: usize = 128;

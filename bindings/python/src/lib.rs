@@ -6,9 +6,10 @@ mod engine;
 mod errors;
 mod host;
 mod lanes;
+mod metrics;
 mod policy;
 mod queue;
-mod retry;
+mod records;
 mod runtime;
 mod simulator;
 mod stream;
@@ -32,7 +33,11 @@ mod _native {
     #[pymodule_export]
     use crate::host::{Job, Jobs};
     #[pymodule_export]
+    use crate::metrics::Metrics;
+    #[pymodule_export]
     use crate::policy::{Question, Questions};
+    #[pymodule_export]
+    use crate::records::{Recorder, Records};
     #[pymodule_export]
     use crate::simulator::Simulator;
     #[pymodule_export]
@@ -52,6 +57,16 @@ mod _native {
             .map_err(|error| crate::errors::raise(&error))
     }
 
+    /// A request in its neutral form, for who records what was asked.
+    #[pyfunction]
+    fn neutral_request<'py>(py: Python<'py>, request: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let request =
+            liter_llm::LlmRequest::from_json(request).map_err(|error| crate::errors::raise(&error))?;
+        serde_json::to_vec(&request)
+            .map(|json| PyBytes::new(py, &json))
+            .map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))
+    }
+
     /// The seconds to wait before repeating an operation that failed, or `None` when it is not to be repeated: the
     /// engine's own decision. `repeats` were made already; `left` are the seconds left.
     #[pyfunction]
@@ -67,12 +82,16 @@ mod _native {
         cap: f64,
         longest_retry_after: f64,
     ) -> Option<f64> {
-        crate::retry::wait(
+        liter_llm_border::retry_wait(&liter_llm_border::RetryFacts {
             repeats,
-            (retryable, retry_after),
+            retryable,
+            retry_after,
             left,
-            (max_retries, base, cap, longest_retry_after),
-        )
+            max_retries,
+            base,
+            cap,
+            longest_retry_after,
+        })
     }
 
     /// The provider rows as JSON.

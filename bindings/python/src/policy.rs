@@ -2,62 +2,31 @@
 //!
 //! How long an answer may take, and what becomes of a wrong one, is the engine's business.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use liter_llm::routing::custom::{CustomPolicy, PolicyCall, PolicyCandidate};
-use liter_llm::{ErrorKind, LlmError, LlmRequest};
-use pyo3::exceptions::PyValueError;
+use liter_llm::routing::custom::CustomPolicy;
+use liter_llm_border::{ForeignPolicy, Question as Asked};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use tokio::sync::oneshot::{Sender, channel};
 
-use crate::bridge::lock;
+use crate::errors::raise;
 use crate::queue::{Awaited, Queue};
 
-/// A policy written in Python, as the engine sees it. Dropped, it lets its thread end.
-pub struct PythonPolicy {
-    name: String,
-    queue: Arc<Queue<Question>>,
-}
+/// What the engine pushes questions into. Dropped with the policy, it lets the policy's thread end.
+struct Asking(Arc<Queue<Question>>);
 
-impl PythonPolicy {
-    /// A policy of this name, and the questions that a thread is to answer.
-    pub fn new(name: String) -> (Self, Questions) {
-        let queue = Arc::new(Queue::default());
-        (Self { name, queue: Arc::clone(&queue) }, Questions { queue })
-    }
-}
-
-impl Drop for PythonPolicy {
+impl Drop for Asking {
     fn drop(&mut self) {
-        self.queue.close();
+        self.0.close();
     }
 }
 
-fn failure(what: impl Into<String>) -> LlmError {
-    LlmError::new(ErrorKind::Config, what.into())
-}
-
-#[async_trait]
-impl CustomPolicy for PythonPolicy {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    async fn order(
-        &self,
-        call: &PolicyCall,
-        candidates: &[PolicyCandidate],
-    ) -> Result<Vec<String>, LlmError> {
-        let view = serde_json::to_vec(&(call, candidates)).map_err(|error| failure(error.to_string()))?;
-        let (sender, receiver) = channel();
-        let question = Question { view, request: call.request.clone(), answer: Mutex::new(Some(sender)) };
-        if !self.queue.push(question) {
-            return Err(failure("it has no thread"));
-        }
-        receiver.await.unwrap_or_else(|_| Err(failure("its thread ended")))
-    }
+/// A policy of this name, and the questions that a thread is to answer.
+pub fn policy(name: String) -> (Arc<dyn CustomPolicy>, Questions) {
+    let queue = Arc::new(Queue::default());
+    let asking = Asking(Arc::clone(&queue));
+    let policy = ForeignPolicy::new(name, move |question| asking.0.push(Question(question)));
+    (Arc::new(policy), Questions { queue })
 }
 
 /// The questions to a policy.
@@ -79,28 +48,13 @@ impl Questions {
     }
 }
 
-type Answer = Result<Vec<String>, LlmError>;
-
 /// One call that a policy is to find an order for.
 #[pyclass(frozen, module = "liter_llm._native")]
-pub struct Question {
-    view: Vec<u8>,
-    request: LlmRequest,
-    answer: Mutex<Option<Sender<Answer>>>,
-}
+pub struct Question(Asked);
 
 impl Awaited for Question {
     fn is_awaited(&self) -> bool {
-        lock(&self.answer).as_ref().is_some_and(|sender| !sender.is_closed())
-    }
-}
-
-impl Question {
-    fn reply(&self, answer: Answer) {
-        if let Some(sender) = lock(&self.answer).take() {
-            // Nobody listens any more when the answer took too long.
-            drop(sender.send(answer));
-        }
+        self.0.is_awaited()
     }
 }
 
@@ -109,24 +63,22 @@ impl Question {
     /// The call in short and the candidates: a JSON list of these two.
     #[getter]
     fn view<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.view)
+        PyBytes::new(py, self.0.view())
     }
 
     /// The request in its neutral form.
     #[getter]
     fn request<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        serde_json::to_vec(&self.request)
-            .map(|json| PyBytes::new(py, &json))
-            .map_err(|error| PyValueError::new_err(error.to_string()))
+        self.0.request().map(|json| PyBytes::new(py, &json)).map_err(|error| raise(&error))
     }
 
     /// The names of the candidates, best first.
     fn answer(&self, order: Vec<String>) {
-        self.reply(Ok(order));
+        self.0.answer(order);
     }
 
     /// The policy failed.
     fn fail(&self, what: String) {
-        self.reply(Err(failure(what)));
+        self.0.fail(what);
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use liter_llm_border::lock;
 use pyo3::prelude::*;
 
-use crate::bridge::lock;
 use crate::runtime::rest_if_exiting;
 
 /// With more items than this in the queue, those that nobody waits for any more are thrown away.

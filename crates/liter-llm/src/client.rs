@@ -13,6 +13,7 @@ use crate::core::clock::{Clock, MonotonicClock};
 use crate::core::error::LlmError;
 use crate::core::json::RawJson;
 use crate::core::provider::{ChunkStream, LlmProvider, Operation};
+use crate::core::record::Place;
 use crate::core::request::LlmRequest;
 use crate::core::response::LlmResponse;
 use crate::core::route::Route;
@@ -28,6 +29,9 @@ use crate::resilience::retry::RetryOptions;
 use crate::routing::custom::CustomPolicy;
 use crate::routing::only::Only;
 use crate::routing::router::{Deployments, Router};
+use crate::standings::Standings;
+use crate::telemetry::layer::Recorded;
+use crate::telemetry::{Places, Telemetry};
 
 /// A client of one deployment or of several: the engine's front.
 ///
@@ -37,6 +41,53 @@ use crate::routing::router::{Deployments, Router};
 /// let client = Client::new(ProviderConfig::parse("openai/gpt-4o-mini")?)?;
 /// let answer = client.generate(LlmRequest::new().with_prompt("Say hello.")).await?;
 /// println!("{}", answer.text());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// ```
+/// use std::sync::Arc;
+/// use liter_llm::{
+///     Client, Config, CustomPolicy, LlmError, LlmProvider, LlmRequest, Own, PolicyCall, PolicyCandidate,
+///     ProviderConfig, async_trait,
+/// };
+///
+/// struct LastFirst;
+///
+/// #[async_trait]
+/// impl CustomPolicy for LastFirst {
+///     fn name(&self) -> &str {
+///         "last_first"
+///     }
+///
+///     async fn order(&self, _: &PolicyCall, candidates: &[PolicyCandidate]) -> Result<Vec<String>, LlmError> {
+///         Ok(candidates.iter().rev().map(|candidate| candidate.name.clone()).collect())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), LlmError> {
+/// let one = Client::from_json(br#"{"deployment": {"provider": "ollama", "model": "llama3"}}"#)?;
+/// let again = Client::over(Arc::new(one));
+/// assert_eq!(again.name(), "ollama");
+///
+/// let document = br#"{"deployments": [{"provider": "ollama", "model": "a"}, {"provider": "ollama", "model": "b"}]}"#;
+/// let config = || Config::from_json(document);
+/// let client = Client::from_config(config()?)?;
+/// let request = LlmRequest::from("Hello");
+/// assert_eq!(client.explain(&request, false).await.candidates[0].deployment, "ollama/a");
+/// assert_eq!(client.select(&request).await?.name(), "ollama/a");
+/// assert_eq!(client.only("ollama/b")?.name(), "ollama/b");
+/// assert_eq!(client.state().len(), 2);
+/// assert!(client.needs_background() && String::from_utf8_lossy(&client.describe()).contains("priority"));
+/// client.clear_cache();
+/// let records = client.telemetry().records(100);
+///
+/// let client = client.reloaded(config()?)?.reloaded_with(config()?, Own::default())?;
+/// let other = Client::with_policy(config()?, Arc::new(LastFirst))?;
+/// assert_eq!(other.explain(&request, false).await.candidates[0].deployment, "ollama/b");
+/// let same = Client::from_config_with(config()?, Own { policy: Some(Arc::new(LastFirst)), ..Own::default() })?;
+/// # drop((client, same, records));
 /// # Ok(())
 /// # }
 /// ```
@@ -50,6 +101,10 @@ pub struct Client {
     pub(crate) router: Arc<Router>,
     retries: RetryOptions,
     total: Duration,
+    pub(crate) telemetry: Arc<Telemetry>,
+    places: Arc<Places>,
+    /// Held for the telemetry, which holds it weakly.
+    _observed: Arc<Standings>,
 }
 
 /// What a cache is made for: its options, and the digest of all that can change an answer.
@@ -59,6 +114,18 @@ pub(crate) type CachePlan = (CacheOptions, [u8; 32]);
 pub(crate) type KeptAnswers = (CachePlan, Arc<ResponseCache>);
 
 /// What a client is made of beside its configuration document.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::Arc;
+/// use liter_llm::{Client, Config, LlmProvider, Own, ProviderConfig};
+///
+/// let inner: Arc<dyn LlmProvider> = Arc::new(Client::new(ProviderConfig::new("ollama").with_model("llama3"))?);
+/// let config = Config::from_json(br#"{"deployments": [{"provider": "mine", "name": "mine"}, {"provider": "ollama", "model": "a"}]}"#)?;
+/// let own = Own { providers: HashMap::from([(0, inner)]), ..Own::default() };
+/// assert!(Client::from_config_with(config, own).is_ok());
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Own {
     /// Providers of one's own in the place of configured ones, by position in `deployments`. Of the configuration at
@@ -129,7 +196,7 @@ impl Client {
         let Own { providers: mut own, policy } = own;
         config.validate()?;
         let catalog = config.catalogue()?;
-        let Config { deployment, deployments, router: options, cache, providers, .. } = config;
+        let Config { deployment, deployments, router: options, cache, providers, telemetry, .. } = config;
         let one = deployment.is_some();
         let configs: Vec<ProviderConfig> = deployment.into_iter().chain(deployments).collect();
         let mut made: Vec<Made> = Vec::with_capacity(configs.len());
@@ -161,10 +228,16 @@ impl Client {
             router = router.with_policy(policy);
         }
         before.spend(&router);
-        Ok(Self::around(Arc::new(router), made, cache.as_ref().and_then(Toggle::options), Some(one), before))
+        let client =
+            Self::around(Arc::new(router), made, cache.as_ref().and_then(Toggle::options), Some(one), before);
+        #[cfg(feature = "opentelemetry")]
+        client.telemetry.propagate(telemetry.unwrap_or_default().propagate_trace);
+        #[cfg(not(feature = "opentelemetry"))]
+        let _ = telemetry;
+        Ok(client)
     }
 
-    /// Builds the layers, outermost first: cache > attempts within the deadline over the router's deployments, each
+    /// Builds the layers, outermost first: telemetry > cache > attempts within the deadline over the router's deployments, each
     /// behind its own layers. `one`: whether the document describes one deployment.
     fn around(
         router: Arc<Router>,
@@ -203,10 +276,15 @@ impl Client {
             let new = || Arc::new(ResponseCache::new(options, plan.1, &first.extra));
             Some((plan, before.answers(plan).unwrap_or_else(new)))
         });
-        let stack = match &cache {
+        let stack: Arc<dyn LlmProvider> = match &cache {
             Some((_, cache)) => Arc::new(Cached::new(attempts, Arc::clone(cache), total)),
             None => attempts,
         };
+        let telemetry = before.0.map_or_else(Arc::default, |client| Arc::clone(&client.telemetry));
+        let places = made.iter().map(|(deployment, config)| deployment.place(config));
+        let places: Arc<Places> = Arc::new(places.map(|place| (place.deployment.clone(), place)).collect());
+        let stack = Recorded::new(stack, Arc::clone(&telemetry), Arc::clone(&places));
+        let stack = Arc::new(stack.with_cache(cache.is_some()));
         let mut descriptions: Vec<_> =
             made.iter().map(|(deployment, _)| deployment.description.clone()).collect();
         let description = match one {
@@ -219,8 +297,26 @@ impl Client {
         let needs_background = cache.is_some()
             || made.len() > 1
             || made.iter().any(|(deployment, _)| deployment.needs_background);
-        let health = made.into_iter().map(|(deployment, _)| deployment.health).collect();
-        Self { stack, cache, cache_is_off, description, needs_background, health, router, retries, total }
+        let health: Vec<_> = made.into_iter().map(|(deployment, _)| deployment.health).collect();
+        for health in &health {
+            health.notify(telemetry.notices());
+        }
+        router.notify(telemetry.notices());
+        let observed = Standings::of(&health, &router, &telemetry);
+        Self {
+            stack,
+            cache,
+            cache_is_off,
+            description,
+            needs_background,
+            health,
+            router,
+            retries,
+            total,
+            telemetry,
+            places,
+            _observed: observed,
+        }
     }
 
     /// Whether something of this client must go on between calls: a token that is renewed early, a WebSocket that
@@ -240,6 +336,7 @@ impl Client {
     }
 
     /// The deployments and how they are picked.
+    #[doc(hidden)]
     #[must_use]
     pub const fn router(&self) -> &Arc<Router> {
         &self.router
@@ -267,12 +364,35 @@ impl Client {
 
     fn at(&self, position: usize) -> Arc<dyn LlmProvider> {
         let only = Arc::new(Only(Arc::clone(&self.router), position));
-        Arc::new(Attempts::new(only, self.retries, self.total))
+        let attempts = Arc::new(Attempts::new(only, self.retries, self.total));
+        Arc::new(Recorded::new(attempts, Arc::clone(&self.telemetry), Arc::clone(&self.places)))
     }
 
     /// Where a request would go and why, with every deployment listed. Nothing is sent.
     pub async fn explain(&self, request: &LlmRequest, streamed: bool) -> Route {
         self.router.explain(request, streamed).await
+    }
+
+    /// Who wants the records of this client's calls.
+    #[must_use]
+    pub const fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Where the deployments are, by name.
+    ///
+    /// ```
+    /// use liter_llm::{Client, Place, ProviderConfig};
+    /// # fn main() -> Result<(), liter_llm::LlmError> {
+    /// let client = Client::new(ProviderConfig::new("ollama").with_model("llama3"))?;
+    /// let place: &Place = &client.places()["ollama/llama3"];
+    /// assert_eq!((place.server_address.as_deref(), place.server_port), (Some("localhost"), Some(11434)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn places(&self) -> &HashMap<String, Place> {
+        &self.places
     }
 
     /// Forgets all cached answers; those on their way are kept when they arrive.

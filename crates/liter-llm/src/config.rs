@@ -28,6 +28,14 @@ use crate::routing::policy::POLICIES;
 use crate::routing::price::PriceOptions;
 
 /// Which of a provider's APIs is used.
+///
+/// ```
+/// use liter_llm::{Api, ProviderConfig};
+///
+/// let config = ProviderConfig { api: Api::Responses, ..ProviderConfig::parse("openai/gpt-5")? };
+/// assert_eq!(config.api, Api::Responses);
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
@@ -39,6 +47,18 @@ pub enum Api {
 }
 
 /// How bytes travel.
+///
+/// ```
+/// use liter_llm::{Api, ProviderConfig, TransportKind};
+///
+/// let config = ProviderConfig {
+///     api: Api::Responses,
+///     transport: TransportKind::Websocket,
+///     ..ProviderConfig::parse("openai/gpt-5")?
+/// };
+/// assert_ne!(config.transport, TransportKind::Http);
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransportKind {
@@ -52,6 +72,20 @@ pub enum TransportKind {
 /// One deployment: provider, model, credential and options. Absent fields take the row's or the default value.
 ///
 /// `Debug` shows which options are given, and of those that may hold a secret no value.
+///
+/// ```
+/// use liter_llm::ProviderConfig;
+///
+/// let config = ProviderConfig::parse("openai/gpt-4o-mini")?
+///     .with_api_key("sk-...")
+///     .with_base_url("http://127.0.0.1:8080/v1");
+/// let config = ProviderConfig { max_retries: Some(1), timeout: Some(30.0), ..config };
+/// config.validate()?;
+/// let same = ProviderConfig::new("openai").with_model("gpt-4o-mini");
+/// assert_eq!(same.model, config.model);
+/// assert!(!format!("{config:?}").contains("sk-..."));
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProviderConfig {
@@ -307,6 +341,25 @@ pub(crate) struct TimeLimits {
 }
 
 /// The whole configuration document: one deployment, or several and a router over them.
+///
+/// ```
+/// use liter_llm::{Config, Usage};
+///
+/// let config = Config::from_json(
+///     br#"{"deployments": [
+///         {"provider": "openai", "model": "gpt-4o", "region": "us", "api_key": "sk-..."},
+///         {"provider": "ollama", "model": "llama3", "region": "eu"}
+///     ], "router": {"policy": "latency"}}"#,
+/// )?;
+/// config.validate()?;
+/// let prices = config.catalogue()?.pricing("openai", "gpt-4o");
+/// let usage = Usage { input_tokens: 1_000, ..Usage::default() };
+/// assert!(prices.cost(None, "gpt-4o", &usage, None).is_some());
+///
+/// let error = Config::from_json(br#"{"deployment": {"provider": "openai", "tiemout": 3}}"#).unwrap_err();
+/// assert!(error.to_string().contains("did you mean `timeout`?"));
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -324,6 +377,35 @@ pub struct Config {
     pub catalog: Option<PathBuf>,
     /// The file with the catalogue itself; absent: the one that is built in.
     pub catalog_base: Option<PathBuf>,
+    /// What the language's own telemetry records. The engine itself follows `propagate_trace`, with the feature
+    /// `opentelemetry`; a reloaded client takes it anew.
+    pub telemetry: Option<TelemetryOptions>,
+}
+
+/// What the telemetry of the language that made the client records of its calls.
+///
+/// ```
+/// use liter_llm::TelemetryOptions;
+/// let options = TelemetryOptions { propagate_trace: true, ..TelemetryOptions::default() };
+/// assert!(options.enabled && options.content.is_none());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryOptions {
+    /// Whether anything is; true.
+    pub enabled: bool,
+    /// Whether prompts and answers are; false.
+    pub content: Option<bool>,
+    /// The most bytes of each recorded text; 8192.
+    pub max_content_bytes: u32,
+    /// Whether `traceparent` and `tracestate` go to the provider; false.
+    pub propagate_trace: bool,
+}
+
+impl Default for TelemetryOptions {
+    fn default() -> Self {
+        Self { enabled: true, content: None, max_content_bytes: 8192, propagate_trace: false }
+    }
 }
 
 /// Says which of several deployments an error of configuration belongs to.
@@ -351,6 +433,7 @@ pub fn option_names() -> IndexMap<&'static str, &'static [&'static str]> {
         ("guard", field_names::<GuardOptions>()),
         ("mirror", field_names::<MirrorOptions>()),
         ("providers", field_names::<ProviderRow>()),
+        ("telemetry", field_names::<TelemetryOptions>()),
         ("quirks", field_names::<Quirks>()),
         ("needs", &NEEDS),
         ("policies", POLICIES),

@@ -8,7 +8,9 @@ use crate::adapters::Adapter;
 use crate::catalog::Catalog;
 use crate::config::{Api, ProviderConfig, TransportKind};
 use crate::core::error::{ErrorKind, LlmError};
+use crate::core::notices::Notices;
 use crate::core::provider::LlmProvider;
+use crate::core::record::Place;
 use crate::core::request::check_header;
 use crate::core::route::{Capabilities, Pricing, Standing, Stands};
 use crate::core::state::fields_keep_state;
@@ -31,9 +33,10 @@ use crate::resilience::limit_layer::LimitLayer;
 use crate::resilience::options::Toggle;
 use crate::routing::member::Member;
 use crate::routing::needs;
-use crate::routing::price::ListPrice;
+use crate::routing::price::{ListPrice, OwnPrice};
 use crate::routing::stats::Stats;
 use crate::transports::http::{HttpOptions, HttpTransport};
+#[cfg(feature = "websocket")]
 use crate::transports::websocket_pool::WebSocketPool;
 
 /// A deployment ready to be called, and what its client keeps of it.
@@ -47,6 +50,8 @@ pub(crate) struct Deployment {
     pub needs_background: bool,
     /// Tells cached answers of this deployment from another's; `None` when they cannot be told apart.
     pub fingerprint: Option<[u8; 32]>,
+    /// `gen_ai.provider.name` of its provider.
+    telemetry_name: String,
 }
 
 /// What makes a deployment the same one under another configuration: what is known of it still holds.
@@ -69,6 +74,11 @@ pub(crate) struct Health {
 }
 
 impl Health {
+    /// Has it told here when a circuit opens or closes.
+    pub fn notify(&self, notices: &Arc<Notices>) {
+        self.breakers.notify(notices);
+    }
+
     /// One entry, and one more for each other model or key that calls have named.
     pub fn state(&self) -> Vec<DeploymentState> {
         let waiting = self.limiter.as_ref().map_or(0, |limiter| limiter.waiting());
@@ -143,12 +153,13 @@ impl Deployment {
         let name = config.name.clone().unwrap_or_else(|| provider.name().to_owned());
         let model = config.model.clone().unwrap_or_default();
         let description = serde_json::json!({ "provider": provider.name(), "name": name });
+        let telemetry_name = provider.name().to_owned();
         let identity =
             Identity { name, provider: provider.name().to_owned(), model, base_url: String::new() };
         let before = before.health_of(&identity);
         let (door, health) = layers(provider, config, (identity, &[]), before);
         let health = Arc::new(health);
-        Self { door, health, description, needs_background: true, fingerprint: None }
+        Self { door, health, description, needs_background: true, fingerprint: None, telemetry_name }
     }
 
     /// The deployment that a configuration describes, with what `before` knows of it. Opens no connection.
@@ -190,7 +201,25 @@ impl Deployment {
         let before = before.health_of(&identity);
         let (door, health) = layers(masked, config, (identity, &key), before);
         let health = Arc::new(health);
-        Ok(Self { door, health, description, needs_background, fingerprint })
+        let telemetry_name = match row.telemetry_name.is_empty() {
+            true => config.provider.clone(),
+            false => row.telemetry_name.clone(),
+        };
+        Ok(Self { door, health, description, needs_background, fingerprint, telemetry_name })
+    }
+
+    /// Where its requests go, for records of calls.
+    pub fn place(&self, config: &ProviderConfig) -> Place {
+        let Identity { name, model, base_url, .. } = &self.health.identity;
+        let base = reqwest::Url::parse(base_url).ok();
+        Place {
+            deployment: name.clone(),
+            provider: self.telemetry_name.clone(),
+            model: config.model.clone().unwrap_or_else(|| model.clone()),
+            region: config.region.clone(),
+            server_address: base.as_ref().and_then(|base| base.host_str()).map(str::to_owned),
+            server_port: base.as_ref().and_then(reqwest::Url::port_or_known_default),
+        }
     }
 
     /// The deployment as a router sees it, with what the catalogue knows of its model.
@@ -266,6 +295,9 @@ pub(crate) fn build(
                 "`transport`: a WebSocket needs the Responses API: set `api` to `responses`",
             ));
         }
+        #[cfg(not(feature = "websocket"))]
+        TransportKind::Websocket => return Err(crate::transports::websockets::absent()),
+        #[cfg(feature = "websocket")]
         TransportKind::Websocket => Wire::WebSocket(WebSocketPool::default()),
     };
     let name = config.name.clone().unwrap_or_else(|| match model.is_empty() {
@@ -273,7 +305,13 @@ pub(crate) fn build(
         false => format!("{}/{model}", config.provider),
     });
     // Azure's model in the address is a deployment's name, which says nothing about the price.
-    let pricing = catalog.pricing(&config.provider, config.model.as_deref().unwrap_or(&model));
+    let pricing = match config.price {
+        Some(price) => {
+            let own = vec![model.clone(), name.clone(), format!("{}/{model}", config.provider)];
+            Arc::new(OwnPrice::new(price, own)) as Arc<dyn crate::core::cost::Pricing>
+        }
+        None => catalog.pricing(&config.provider, config.model.as_deref().unwrap_or(&model)),
+    };
     Ok(Endpoint {
         provider: config.provider.clone(),
         name,

@@ -18,7 +18,7 @@ use crate::core::fold::{Folder, unfold};
 use crate::core::json::{Extra, MAX_NESTING, nests_too_deep};
 use crate::core::provider::{ChunkStream, LlmProvider};
 use crate::core::request::LlmRequest;
-use crate::core::response::{Adjustment, Attempt, LlmResponse, Timing};
+use crate::core::response::{Adjustment, Attempt, AttemptCause, LlmResponse, Timing};
 use crate::credentials::{Credential, TokenHttp};
 use crate::locate::push;
 use crate::reading::{Bill, Reading};
@@ -32,6 +32,7 @@ pub(crate) enum Wire {
     /// HTTP, with Server-Sent Events for streams.
     Http,
     /// A WebSocket; whole answers are folded from the stream.
+    #[cfg_attr(not(feature = "websocket"), expect(dead_code, reason = "none is made"))]
     WebSocket(WebSocketPool),
 }
 
@@ -80,21 +81,34 @@ impl Sent {
         self.started = Instant::now();
         self.creates = creates;
         deployment.clone_into(&mut self.attempt.deployment);
-        call::sending(deployment);
+        self.attempt.started = call::sending(deployment);
+    }
+
+    /// The answer's headers are there, and its status.
+    fn answered(&mut self, status: u16) {
+        self.attempt.status = Some(status);
+        self.attempt.first_byte = Some(self.started.elapsed().as_secs_f64());
     }
 
     /// This one is over and is followed by another, for `reason`.
     fn again(&mut self, error: ErrorKind, reason: &str) {
-        let mut attempt = std::mem::take(&mut self.attempt);
-        attempt.duration = self.started.elapsed().as_secs_f64();
+        let mut attempt = self.over();
         attempt.error = Some(error.as_str().to_owned());
         attempt.reason = Some(reason.to_owned());
+        call::over(&attempt);
         self.earlier.push(attempt);
+        self.attempt.cause = Some(AttemptCause::Resend);
+    }
+
+    fn over(&mut self) -> Attempt {
+        let mut attempt = std::mem::take(&mut self.attempt);
+        attempt.duration = self.started.elapsed().as_secs_f64();
+        attempt.connect = call::connecting();
+        attempt
     }
 
     fn finish(&mut self) -> Vec<Attempt> {
-        let mut attempt = std::mem::take(&mut self.attempt);
-        attempt.duration = self.started.elapsed().as_secs_f64();
+        let attempt = self.over();
         let mut attempts = std::mem::take(&mut self.earlier);
         attempts.push(attempt);
         attempts
@@ -204,7 +218,7 @@ impl Endpoint {
                 }
                 outcome => outcome?,
             };
-            sent.attempt.status = Some(answer.status);
+            sent.answered(answer.status);
             if answer.status == 401 && !rejected && self.credential.refresh_after_rejection().await {
                 rejected = true;
                 sent.again(ErrorKind::Authentication, "sent again with a new token");
@@ -270,6 +284,7 @@ impl Endpoint {
         self.complete(&mut response, &headers, wire, (request, sent));
         response.raw = body;
         response.timing = Some(Timing {
+            connect: response.attempts.last().and_then(|attempt| attempt.connect),
             first_byte: Some(first_byte),
             total: begun.elapsed().as_secs_f64(),
             ..Timing::default()
@@ -373,7 +388,7 @@ impl Endpoint {
             }
             Handshake::Refused(answer) => {
                 let HttpAnswer { status, headers, body, .. } = *answer;
-                sent.attempt.status = Some(status);
+                sent.answered(status);
                 let body = self.body(status, body).await?;
                 match self.adapter.decode(status, &headers, &body, &self.target(true)) {
                     Err(error) => Err(error),
@@ -429,7 +444,8 @@ impl Endpoint {
         reading.first_content().await?;
         facts.attempts = sent.finish();
         let first_chunk = Some(reading.elapsed());
-        facts.timing = Some(Timing { first_byte, first_chunk, ..Timing::default() });
+        let connect = facts.attempts.last().and_then(|attempt| attempt.connect);
+        facts.timing = Some(Timing { connect, first_byte, first_chunk, ..Timing::default() });
         let model = self.target(true).model_of(request).to_owned();
         let bill = Bill::new(Arc::clone(&self.pricing), request.model.clone());
         Ok(reading.into_stream(facts, self.provider.clone(), model, bill))

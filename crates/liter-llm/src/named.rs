@@ -59,17 +59,47 @@ named! {
     /// OpenAI.
     ///
     /// ```no_run
-    /// use liter_llm::{LlmProvider, LlmRequest, OpenAiProvider};
+    /// use liter_llm::{LlmProvider, LlmRequest, OpenAiProvider, ProviderConfig};
     /// # async fn example() -> Result<(), liter_llm::LlmError> {
     /// let provider = OpenAiProvider::new("sk-...", "gpt-4o-mini")?;
     /// let answer = provider.generate(LlmRequest::new().with_prompt("Say hello.").with_max_tokens(20)).await?;
     /// println!("{}", answer.text());
+    ///
+    /// let config = ProviderConfig { timeout: Some(20.0), ..ProviderConfig::default() };
+    /// let patient = OpenAiProvider::from_config(config.with_model("gpt-4o"))?;
+    /// # drop(patient);
     /// # Ok(())
     /// # }
     /// ```
     OpenAiProvider = "openai";
     /// Anthropic.
+    ///
+    /// ```
+    /// use liter_llm::{AnthropicProvider, LlmProvider, ProviderConfig};
+    ///
+    /// let provider = AnthropicProvider::new("sk-ant-...", "claude-sonnet-4-5")?;
+    /// assert_eq!(provider.name(), "anthropic");
+    /// let config = ProviderConfig { timeout: Some(20.0), ..ProviderConfig::default() };
+    /// let patient = AnthropicProvider::from_config(config.with_model("m").with_api_key("sk-ant-..."))?;
+    /// # drop(patient);
+    /// # Ok::<(), liter_llm::LlmError>(())
+    /// ```
     AnthropicProvider = "anthropic";
     /// Azure OpenAI; needs the resource's address as `base_url` or in `AZURE_OPENAI_ENDPOINT`.
+    ///
+    /// ```
+    /// use liter_llm::{AzureOpenAiProvider, LlmProvider, ProviderConfig};
+    ///
+    /// let config = ProviderConfig::default()
+    ///     .with_model("gpt-4o")
+    ///     .with_api_key("...")
+    ///     .with_base_url("https://my-resource.openai.azure.com");
+    /// assert_eq!(AzureOpenAiProvider::from_config(config)?.name(), "azure");
+    /// // Without an address it says what is missing.
+    /// # if std::env::var_os("AZURE_OPENAI_ENDPOINT").is_none() {
+    /// assert!(AzureOpenAiProvider::new("...", "gpt-4o").is_err());
+    /// # }
+    /// # Ok::<(), liter_llm::LlmError>(())
+    /// ```
     AzureOpenAiProvider = "azure";
 }

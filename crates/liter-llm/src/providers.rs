@@ -10,6 +10,12 @@ use crate::core::error::LlmError;
 use crate::core::request::unknown_name;
 
 /// How a host wants the key.
+///
+/// ```
+/// use liter_llm::Auth;
+///
+/// assert!(Auth::Header("api-key".to_owned()).needs_key() && !Auth::Optional.needs_key());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Auth {
@@ -33,6 +39,12 @@ impl Auth {
 }
 
 /// How the host's URLs are made.
+///
+/// ```
+/// use liter_llm::{Paths, ProviderRow};
+///
+/// assert_eq!(ProviderRow::default().paths, Paths::Plain);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Paths {
@@ -44,6 +56,22 @@ pub enum Paths {
 }
 
 /// One provider. A user's own row in a configuration file has the same form; only `adapter` is required.
+///
+/// ```
+/// use liter_llm::{Auth, Client, Config, ProviderConfig, ProviderRow};
+///
+/// let row = ProviderRow {
+///     adapter: "openai_chat".to_owned(),
+///     base_url: Some("http://127.0.0.1:9000/v1".to_owned()),
+///     auth: Auth::None,
+///     ..ProviderRow::default()
+/// };
+/// assert_eq!(row.wire(None)?, "openai_chat");
+/// let mut config = Config { deployment: Some(ProviderConfig::new("mine").with_model("m")), ..Config::default() };
+/// config.providers.insert("mine".to_owned(), row);
+/// assert!(Client::from_config(config).is_ok());
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProviderRow {

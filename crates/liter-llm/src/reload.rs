@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::client::{CachePlan, Client, Own};
 use crate::config::Config;
 use crate::core::error::LlmError;
+use crate::core::notices::NoticeKind;
 use crate::deployment::{Health, Identity};
 use crate::resilience::cache::ResponseCache;
 use crate::routing::member::Member;
@@ -29,7 +30,19 @@ impl Client {
     /// # Errors
     /// As [`from_config`](Self::from_config).
     pub fn reloaded_with(&self, config: Config, own: Own) -> Result<Self, LlmError> {
-        Self::make(config, own, Heirloom(Some(self)))
+        let made = Self::make(config, own, Heirloom(Some(self)));
+        let notices = self.telemetry().notices();
+        match &made {
+            Ok(client) => {
+                let count = client.router().members().len();
+                notices.add(NoticeKind::Reloaded, "", "", || format!("deployments: {count}"));
+            }
+            // The message may show what stands in the document; the option's name is enough.
+            Err(error) => notices.add(NoticeKind::ReloadFailed, "", "", || {
+                error.detail().param.as_ref().map(|param| format!("option: {param}")).unwrap_or_default()
+            }),
+        }
+        made
     }
 }
 

@@ -35,6 +35,7 @@ mod route;
 mod rules;
 mod schema;
 mod server;
+mod vectors;
 mod vendor;
 mod websocket;
 
@@ -48,6 +49,7 @@ use tokio::sync::watch;
 pub use config::{KeyPolicy, SimConfig, SimError};
 pub use log::RequestRecord;
 pub use rules::{Fault, Match, Nth, Rule};
+pub use vectors::VectorServer;
 
 /// A running simulator with its own threads. Dropping it stops it.
 pub struct Simulator {

@@ -1,4 +1,4 @@
-"""The command `liter-llm`: ask a model, look at providers and models, run the simulator, check the set-up."""
+"""The command `liter-llm`: ask a model, look at providers, models and running programs, run the simulator."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from .doctor import doctor
 from .models import models
 from .providers import providers
 from .sim import sim
+from .top import top
 
 __all__ = ["main", "program"]
 
@@ -101,7 +102,7 @@ def program() -> None:
     """One command for every LLM service."""
 
 
-for _command in (ask, providers, models, config, sim, doctor):
+for _command in (ask, providers, models, config, sim, doctor, top):
     program.add_command(_command)
 
 

@@ -78,5 +78,5 @@ def client_for(document: ConfigDocument | Loaded) -> LiterLLM:
     if isinstance(document, Loaded):
         return LiterLLM._over_file(document, watch=False)  # pyright: ignore[reportPrivateUsage]
     client = LiterLLM.__new__(LiterLLM)
-    client._set_up(document)  # pyright: ignore[reportPrivateUsage]
+    client._set_up(document, None)  # pyright: ignore[reportPrivateUsage]
     return client

@@ -3,6 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 /// Where a host wants the reasoning of earlier turns back.
+///
+/// ```
+/// use liter_llm::{Quirks, ReasoningEcho};
+///
+/// let quirks = Quirks { reasoning_echo: ReasoningEcho::ReasoningContent, ..Quirks::default() };
+/// assert_ne!(quirks.reasoning_echo, ReasoningEcho::None);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasoningEcho {
@@ -20,6 +27,13 @@ pub enum ReasoningEcho {
 }
 
 /// The quirks of one host. Each listed one has a test that asserts the bytes sent.
+///
+/// ```
+/// use liter_llm::Quirks;
+///
+/// let quirks = Quirks { unsupported: vec!["seed".to_owned()], ..Quirks::default() };
+/// assert!(quirks.refuses("seed") && !quirks.refuses("temperature"));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quirks {

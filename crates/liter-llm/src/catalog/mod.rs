@@ -45,6 +45,27 @@ static SHIPPED: &[u8] = include_bytes!("../../data/models.json");
 /// let cost = model.cost(&usage, &PriceFacts::at(SystemTime::now())).expect("known prices");
 /// assert_eq!(cost.total.to_string(), "0.0045");
 /// ```
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+/// use liter_llm::{Catalog, Usage};
+///
+/// let own = r#"{"format": 1, "models": {"mine/small": {"kind": "chat", "prices": [{"input": "1", "output": "2"}]}}}"#;
+/// let catalog = Arc::new(Catalog::empty().with_own(own, "own.json")?);
+/// assert_eq!(catalog.all()?.len(), 1);
+/// let usage = Usage { input_tokens: 1_000_000, output_tokens: 0, ..Usage::default() };
+/// let cost = catalog.pricing("mine", "small").cost(None, "small", &usage, None).unwrap();
+/// assert_eq!(cost.total.to_string().parse::<f64>().unwrap(), 1.0);
+///
+/// // The whole text of a catalogue, in memory or in a file that is opened when something is asked.
+/// let text = "{\"format\":1,\"sources\":{},\"models\":{\n\"mine/small\":{\"kind\":\"chat\"}\n}}\n";
+/// assert_eq!(Catalog::check(text)?, 1);
+/// assert!(Catalog::from_bytes(text).get("mine", "small").is_some());
+/// assert!(Catalog::from_path("/no/such/file.json").problem().is_some());
+/// assert!(Catalog::empty().with_own_file(Path::new("/no/such/file.json")).is_err());
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug)]
 pub struct Catalog {
     text: Option<Text>,

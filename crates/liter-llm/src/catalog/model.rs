@@ -15,6 +15,13 @@ use crate::core::request::unknown_name;
 use crate::core::response::Usage;
 
 /// Numbers of tokens; `None` where no source says.
+///
+/// ```
+/// use liter_llm::Catalog;
+///
+/// let limits = Catalog::shipped().get("openai", "gpt-4o").unwrap().limits;
+/// assert_eq!((limits.context, limits.output), (Some(128_000), Some(16_384)));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -33,6 +40,12 @@ pub struct Limits {
 }
 
 /// What goes into a model or comes out of it.
+///
+/// ```
+/// use liter_llm::{Catalog, catalog::Modality};
+///
+/// assert!(Catalog::shipped().get("openai", "gpt-4o").unwrap().input.contains(&Modality::Image));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -50,6 +63,12 @@ pub enum Modality {
 }
 
 /// Something a request may need a model to be able to do.
+///
+/// ```
+/// use liter_llm::catalog::Feature;
+///
+/// assert_eq!(Feature::JsonSchema.as_str(), "json_schema");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -108,6 +127,14 @@ impl Feature {
 }
 
 /// What a request needs of the model that shall answer it.
+///
+/// ```
+/// use liter_llm::{Catalog, catalog::{Feature, Need}};
+///
+/// let model = Catalog::shipped().get("openai", "gpt-4o").unwrap();
+/// assert_eq!(model.supports(Need::Feature(Feature::Tools)), Some(true));
+/// assert_eq!(model.supports(Need::Context(1_000_000)), Some(false));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// A feature.
@@ -119,6 +146,14 @@ pub enum Need {
 }
 
 /// Facts about a call, besides its usage, that decide which prices hold.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use liter_llm::catalog::PriceFacts;
+///
+/// let facts = PriceFacts::at(SystemTime::now()).with_service_tier(Some("flex"));
+/// assert_eq!(facts.mode, Some("flex"));
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct PriceFacts<'a> {
     /// When it was made.
@@ -151,6 +186,20 @@ impl<'a> PriceFacts<'a> {
 }
 
 /// One row of the catalogue.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use liter_llm::{Catalog, Usage, catalog::{Feature, Need, PriceFacts}};
+///
+/// let model = Catalog::shipped().get("openai", "gpt-4o-2024-08-06").unwrap();
+/// assert_eq!((model.provider(), model.model().starts_with("gpt-4o")), ("openai", true));
+/// assert_eq!(model.supports(Need::Feature(Feature::Tools)), Some(true));
+/// let now = SystemTime::now();
+/// assert!(model.prices_at(now).is_some());
+/// let usage = Usage { input_tokens: 1_000, output_tokens: 100, ..Usage::default() };
+/// let cost = model.cost(&usage, &PriceFacts::at(now)).unwrap();
+/// assert_eq!(model.estimate(1_000, 0, 100, now), Some(cost.total));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ModelInfo {
     /// `provider/model`, in lower case: the key of the row.

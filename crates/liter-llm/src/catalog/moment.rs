@@ -3,6 +3,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A day, counted from 1970-01-01.
+///
+/// ```
+/// use liter_llm::catalog::Day;
+///
+/// assert!(Day::parse("2026-02-28") < Day::parse("2026-03-01"));
+/// assert_eq!(Day::parse("2026-02-30"), None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(i64);
 
@@ -61,6 +68,12 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
 }
 
 /// A minute of the day, from midnight UTC.
+///
+/// ```
+/// use liter_llm::catalog::Minute;
+///
+/// assert_eq!(Minute::parse("16:30").unwrap().to_string(), "16:30");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Minute(u16);
 
@@ -81,6 +94,16 @@ impl std::fmt::Display for Minute {
 }
 
 /// When something was asked, as far as prices care.
+///
+/// ```
+/// use std::time::{Duration, UNIX_EPOCH};
+/// use liter_llm::catalog::{Minute, Moment};
+///
+/// let moment = Moment::at(UNIX_EPOCH + Duration::from_secs(86_400 + 3_600));
+/// let hours = |from, to| (Minute::parse(from).unwrap(), Minute::parse(to).unwrap());
+/// assert_eq!(moment.day.to_string(), "1970-01-02");
+/// assert!(moment.within(hours("23:00", "02:00")) && !moment.within(hours("02:00", "23:00")));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// The day in UTC.

@@ -12,6 +12,16 @@ use crate::core::cost::Unit;
 use crate::core::request::unknown_name;
 
 /// Prices by unit, in US dollars per [`Unit::per`], with those for longer inputs.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use liter_llm::{Catalog, Unit, catalog::PriceSet};
+///
+/// let model = Catalog::shipped().get("openai", "gpt-4o").unwrap();
+/// let prices: &PriceSet = &model.prices_at(SystemTime::now()).unwrap().standard;
+/// assert!(prices.listed().any(|(unit, _)| unit == Unit::Output));
+/// assert!(prices.price(Unit::Input, 1_000).is_some());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PriceSet {
     prices: Vec<(Unit, Decimal)>,
@@ -20,6 +30,17 @@ pub struct PriceSet {
 }
 
 /// The prices from a day on, or for some hours of the day.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use liter_llm::{Catalog, Unit, catalog::{Moment, PriceEntry}};
+///
+/// let now = SystemTime::now();
+/// let model = Catalog::shipped().get("openai", "gpt-4o").unwrap();
+/// let entry: &PriceEntry = model.prices_at(now).unwrap();
+/// assert!(entry.is_active(Moment::at(now)));
+/// assert!(entry.price(entry.modes.get("batch"), Unit::Input, 1_000) < entry.price(None, Unit::Input, 1_000));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PriceEntry {
     /// The first day (UTC) they are in force; `None`: since ever.

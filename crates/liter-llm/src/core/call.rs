@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::notes::{Notes, Watcher};
 use super::response::Attempt;
 
 tokio::task_local! {
@@ -13,8 +14,10 @@ tokio::task_local! {
 }
 
 /// One call of the retry loop, or a branch of one: a request that runs beside another for the same call.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Call {
+    /// When the outermost call began.
+    began: Instant,
     deadline: Option<Instant>,
     /// The call that this one is inside of.
     outer: Option<Arc<Self>>,
@@ -22,6 +25,8 @@ pub(crate) struct Call {
     branch: bool,
     /// Whether a client's layer repeats what fails in it.
     repeats: bool,
+    /// What is noted of it, when somebody wants to know.
+    notes: Option<Arc<Notes>>,
     progress: Mutex<Progress>,
 }
 
@@ -31,6 +36,8 @@ struct Progress {
     under_way: Vec<(Instant, String)>,
     /// When the first byte of the answer to the newest request came.
     begun: Option<Instant>,
+    /// How long connecting took for the newest request, when it needed a connection.
+    connected: Option<Duration>,
 }
 
 fn current() -> Option<Arc<Call>> {
@@ -40,21 +47,71 @@ fn current() -> Option<Arc<Call>> {
 impl Call {
     /// A call inside another one never has more time than that one.
     pub(crate) fn until(deadline: Option<Instant>) -> Arc<Self> {
-        Self::new(deadline, false)
+        Self::new(deadline, false, None)
     }
 
     /// [`until`](Self::until); `repeats`: whether a client's layer repeats what fails in it.
-    pub(crate) fn new(deadline: Option<Instant>, repeats: bool) -> Arc<Self> {
+    /// `began`: when it began, where somebody has looked at the clock already.
+    pub(crate) fn new(deadline: Option<Instant>, repeats: bool, began: Option<Instant>) -> Arc<Self> {
         let outer = current();
         let deadline = deadline.into_iter().chain(outer.as_ref().and_then(|call| call.deadline)).min();
-        Arc::new(Self { deadline, outer, repeats, ..Self::default() })
+        Self::inside(outer, (began, deadline), false, repeats)
+    }
+
+    fn inside(
+        outer: Option<Arc<Self>>,
+        (began, deadline): (Option<Instant>, Option<Instant>),
+        branch: bool,
+        repeats: bool,
+    ) -> Arc<Self> {
+        let (began, notes) = match &outer {
+            None => (began.unwrap_or_else(Instant::now), None),
+            Some(call) => (call.began, call.notes.clone()),
+        };
+        let progress = Mutex::default();
+        let call = Arc::new(Self { began, deadline, outer, branch, repeats, notes, progress });
+        if let Some(notes) = call.notes.as_ref().filter(|_| !branch) {
+            notes.runs(&call);
+        }
+        call
+    }
+
+    /// What every call inside of it is noted in.
+    pub(crate) fn noted(notes: Arc<Notes>) -> Arc<Self> {
+        let outer = current();
+        let deadline = outer.as_ref().and_then(|call| call.deadline);
+        Arc::new(Self {
+            began: notes.began(),
+            deadline,
+            outer,
+            branch: false,
+            repeats: false,
+            notes: Some(notes),
+            progress: Mutex::default(),
+        })
+    }
+
+    fn watcher(&self) -> Option<&dyn Watcher> {
+        self.notes.as_ref()?.watcher()
+    }
+
+    /// Notes the attempts that failed so far.
+    pub(crate) fn note(&self, failed: &[Attempt]) {
+        if let Some(notes) = &self.notes {
+            notes.failed(failed);
+        }
+    }
+
+    /// Seconds from the outermost call's beginning to `then`.
+    pub(crate) fn offset(&self, then: Instant) -> f64 {
+        then.saturating_duration_since(self.began).as_secs_f64()
     }
 
     /// A branch of the running call, or a call of its own where none runs.
     pub(crate) fn branch() -> Arc<Self> {
         let outer = current();
         let deadline = outer.as_ref().and_then(|call| call.deadline);
-        Arc::new(Self { deadline, outer, branch: true, ..Self::default() })
+        Self::inside(outer, (None, deadline), true, false)
     }
 
     pub(crate) const fn deadline(&self) -> Option<Instant> {
@@ -96,11 +153,12 @@ impl Call {
         self.progress().begun
     }
 
-    fn sending(&self, deployment: &str) {
+    fn sending(&self, deployment: &str, now: Instant) {
         for call in self.with_outer() {
             let mut progress = call.progress();
-            progress.under_way.push((Instant::now(), deployment.to_owned()));
+            progress.under_way.push((now, deployment.to_owned()));
             progress.begun = None;
+            progress.connected = None;
             drop(progress);
             if !call.branch {
                 break;
@@ -120,14 +178,22 @@ impl Call {
 
     /// What is under way, as attempts that time ran out on.
     pub(crate) fn cut_off(&self) -> Vec<Attempt> {
-        let cut = |(begun, deployment): (Instant, String)| Attempt {
-            deployment,
+        let attempts = self.on_its_way();
+        self.progress().under_way.clear();
+        attempts
+    }
+
+    /// [`cut_off`](Self::cut_off) for one who only looks.
+    pub(crate) fn on_its_way(&self) -> Vec<Attempt> {
+        let cut = |(begun, deployment): &(Instant, String)| Attempt {
+            deployment: deployment.clone(),
+            started: self.offset(*begun),
             duration: begun.elapsed().as_secs_f64(),
             error: Some("timeout".to_owned()),
             reason: Some("the call's time was up".to_owned()),
             ..Attempt::default()
         };
-        std::mem::take(&mut self.progress().under_way).into_iter().map(cut).collect()
+        self.progress().under_way.iter().map(cut).collect()
     }
 }
 
@@ -149,10 +215,53 @@ pub(crate) fn is_under_way() -> bool {
     CALL.try_with(|call| !call.progress().under_way.is_empty()).unwrap_or(true)
 }
 
-/// Notes that a request is on its way to `deployment`.
-pub(crate) fn sending(deployment: &str) {
+/// Notes that a request is on its way to `deployment`. Seconds since the call began.
+pub(crate) fn sending(deployment: &str) -> f64 {
+    let sent = |call: &Arc<Call>| {
+        let now = Instant::now();
+        call.sending(deployment, now);
+        let started = call.offset(now);
+        if let Some(watcher) = call.watcher() {
+            watcher.sending(deployment, started);
+        }
+        started
+    };
     // Without a call around it nobody will ask.
-    let _ = CALL.try_with(|call| call.sending(deployment));
+    CALL.try_with(sent).unwrap_or_default()
+}
+
+/// Notes that a request is over and another is sent in its place.
+pub(crate) fn over(attempt: &Attempt) {
+    let _ = CALL.try_with(|call| {
+        if let Some(watcher) = call.watcher() {
+            watcher.over(std::slice::from_ref(attempt));
+        }
+    });
+}
+
+/// Seconds since the call began; 0 outside of a call.
+pub(crate) fn elapsed() -> f64 {
+    CALL.try_with(|call| call.offset(Instant::now())).unwrap_or_default()
+}
+
+/// Notes that the request on its way needed a connection, which took so long.
+pub(crate) fn connected(took: Duration) {
+    let _ = CALL.try_with(|call| {
+        call.progress().connected = Some(took);
+        if let Some(watcher) = call.watcher() {
+            watcher.connected(took);
+        }
+    });
+}
+
+/// How long connecting took for the newest request, in seconds; `None` when it needed no connection.
+pub(crate) fn connecting() -> Option<f64> {
+    CALL.try_with(|call| call.progress().connected).ok().flatten().map(|took| took.as_secs_f64())
+}
+
+/// What is noted of the running call; `None` when nobody wants to know.
+pub(crate) fn notes() -> Option<Arc<Notes>> {
+    CALL.try_with(|call| call.notes.clone()).ok().flatten()
 }
 
 /// Tells that the first byte of the answer is there.
@@ -160,6 +269,9 @@ pub fn answer_begun() {
     let _ = CALL.try_with(|call| {
         for call in call.with_outer() {
             call.progress().begun.get_or_insert_with(Instant::now);
+        }
+        if let Some(watcher) = call.watcher() {
+            watcher.begun();
         }
     });
 }

@@ -10,6 +10,16 @@ use super::response::{Adjustment, Attempt, FinishReason, Timing, Usage};
 use super::route::Route;
 
 /// What a chunk adds to a content block.
+///
+/// ```
+/// use liter_llm::{Delta, LlmChunk};
+///
+/// let said = |chunk: &LlmChunk| match &chunk.delta {
+///     Some(Delta::Text(text)) => text.clone(),
+///     _ => String::new(),
+/// };
+/// assert_eq!(said(&LlmChunk::text("Hello")), "Hello");
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Delta {
@@ -30,6 +40,13 @@ pub enum Delta {
 }
 
 /// Facts about the whole answer, as they become known.
+///
+/// ```
+/// use liter_llm::{Facts, LlmChunk, fold};
+///
+/// let facts = Facts { model: Some("gpt-4o".to_owned()), ..Facts::default() };
+/// assert_eq!(fold(&[LlmChunk::facts(facts)]).model, "gpt-4o");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
@@ -80,6 +97,20 @@ pub struct Facts {
 /// One piece of a streamed answer.
 ///
 /// Most are a few words of text and are moved often on their way, so what few of them carry is boxed.
+///
+/// ```
+/// use liter_llm::{Delta, Facts, FinishReason, LlmChunk, Usage, fold};
+///
+/// let chunks = [
+///     LlmChunk::facts(Facts { id: Some("answer-1".to_owned()), ..Facts::default() }),
+///     LlmChunk::delta(0, Delta::Text("Hel".to_owned())),
+///     LlmChunk::text("lo"),
+///     LlmChunk::usage(Usage { output_tokens: 2, ..Usage::default() }),
+///     LlmChunk::finish(FinishReason::Stop, None),
+/// ];
+/// assert!(!chunks[0].has_content() && chunks[1].has_content());
+/// assert_eq!(fold(&chunks).text(), "Hello");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LlmChunk {
     /// Which content block `delta` belongs to, counted from 0; `None` continues the last block of its kind.

@@ -18,6 +18,13 @@ pub mod wire {
 }
 
 /// Who speaks.
+///
+/// ```
+/// use liter_llm::{Message, Role};
+///
+/// assert_eq!(Message::user("Hi").role(), Role::User);
+/// assert_eq!(Role::Assistant.as_str(), "assistant");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -48,6 +55,14 @@ impl Role {
 }
 
 /// Where the bytes of an image, a document or a sound are.
+///
+/// ```
+/// use liter_llm::{Block, Media};
+///
+/// let picture = Media::Base64 { media_type: "image/png".to_owned(), data: "iVBORw0KGgo=".to_owned() };
+/// let blocks = [Block::image(picture), Block::image(Media::Url("https://example.com/a.png".to_owned()))];
+/// assert_eq!(blocks.len(), 2);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Media {
@@ -69,6 +84,26 @@ pub enum Media {
 }
 
 /// One piece of a message.
+///
+/// ```
+/// use liter_llm::{Block, BlockKind, Extra, Media, RawJson, Reasoning};
+///
+/// let url = || Media::Url("https://example.com/file".to_owned());
+/// let json = |text: &str| RawJson::parse(text).unwrap();
+/// let long = Block::text("A long text").with_cache_control(json(r#"{"type": "ephemeral"}"#));
+/// assert_eq!(long.as_text(), Some("A long text"));
+/// let blocks = [
+///     Block::image(url()),
+///     Block::document(url(), Some("Report".to_owned())).with_extra(Extra::new()),
+///     Block::audio(url()),
+///     Block::tool_call("call_1", "weather", "{}"),
+///     Block::tool_result("call_1", vec![Block::text("sunny")], false),
+///     Block::reasoning(Reasoning::default()),
+///     Block::refusal("I would rather not."),
+///     Block::opaque("anthropic", json(r#"{"type": "server_tool_use"}"#)),
+/// ];
+/// assert!(matches!(&blocks[6].kind, BlockKind::Refusal { text } if text.starts_with('I')));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
     /// What it is.
@@ -80,6 +115,17 @@ pub struct Block {
 }
 
 /// The kinds of blocks.
+///
+/// ```
+/// use liter_llm::{BlockKind, Message};
+///
+/// for block in Message::user("Hello").content() {
+///     match &block.kind {
+///         BlockKind::Text { text, .. } => assert_eq!(text, "Hello"),
+///         other => println!("something else: {other:?}"),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum BlockKind {
@@ -144,6 +190,19 @@ pub enum BlockKind {
 }
 
 /// A reasoning block.
+///
+/// ```
+/// use liter_llm::{Block, Message, Reasoning, Role};
+///
+/// // Keep it in the conversation: the provider wants its signature back.
+/// let thought = Reasoning {
+///     text: "2 and 2".to_owned(),
+///     signature: Some("c2ln".to_owned()),
+///     origin: Some("anthropic".to_owned()),
+///     ..Reasoning::default()
+/// };
+/// assert_eq!(Message::new(Role::Assistant, vec![Block::reasoning(thought)]).content().len(), 1);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reasoning {
     /// The thinking or its summary; may be empty.

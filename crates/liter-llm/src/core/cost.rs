@@ -3,11 +3,20 @@
 use std::borrow::Cow;
 
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 use serde::{Deserialize, Serialize};
 
 use super::response::Usage;
 
 /// What is counted and priced.
+///
+/// ```
+/// use liter_llm::Unit;
+///
+/// assert_eq!(Unit::named("cache_read"), Some(Unit::CacheRead));
+/// assert_eq!((Unit::Input.as_str(), Unit::Input.per(), Unit::Requests.per()), ("input", 1_000_000, 1_000));
+/// assert!(Unit::ALL.contains(&Unit::WebSearches));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -101,6 +110,18 @@ impl Unit {
 }
 
 /// One line of a bill.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use liter_llm::{Catalog, CostPart, Unit, Usage, catalog::PriceFacts};
+///
+/// let model = Catalog::shipped().get("openai", "gpt-4o").unwrap();
+/// let usage = Usage { input_tokens: 1_000, output_tokens: 1, ..Usage::default() };
+/// let cost = model.cost(&usage, &PriceFacts::at(SystemTime::now())).unwrap();
+/// let CostPart { what, units, price, amount } = cost.parts[0];
+/// assert_eq!((what, units), (Unit::Input, 1_000));
+/// assert_eq!(amount.to_string().parse::<f64>().unwrap(), price.to_string().parse::<f64>().unwrap() / 1_000.0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CostPart {
     /// What was counted.
@@ -116,6 +137,18 @@ pub struct CostPart {
 }
 
 /// What an answer cost, by the catalogue's prices, in US dollars. Amounts are exact and stand in JSON as text.
+///
+/// ```
+/// use liter_llm::Cost;
+///
+/// let cost: Cost = serde_json::from_str(
+///     r#"{"total": "0.0045", "parts": [], "currency": "USD", "price_source": "openai/gpt-4o"}"#,
+/// )
+/// .unwrap();
+/// assert_eq!(cost.total.to_string(), "0.0045");
+/// assert_eq!(cost.dollars(), Some(0.0045));
+/// assert!(cost.paid_before().total.is_zero());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// The sum of the parts.
@@ -131,6 +164,12 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// The sum as a floating-point number, for metrics; bills are to use [`total`](Self::total).
+    #[must_use]
+    pub fn dollars(&self) -> Option<f64> {
+        self.total.to_f64()
+    }
+
     /// The cost of an answer for which nothing was consumed: it had been paid before.
     #[must_use]
     pub fn paid_before(self) -> Self {
@@ -139,6 +178,20 @@ impl Cost {
 }
 
 /// Prices what one deployment answers.
+///
+/// ```
+/// use liter_llm::{Cost, Pricing, Usage};
+///
+/// struct Free;
+///
+/// impl Pricing for Free {
+///     fn cost(&self, _: Option<&str>, _: &str, _: &Usage, _: Option<&str>) -> Option<Cost> {
+///         serde_json::from_str(r#"{"total": "0", "currency": "USD", "price_source": "free"}"#).ok()
+///     }
+/// }
+///
+/// assert!(Free.cost(None, "my-model", &Usage::default(), None).unwrap().total.is_zero());
+/// ```
 pub trait Pricing: Send + Sync {
     /// The cost of an answer; `None` when the model or the price of something it used is not known.
     ///

@@ -10,6 +10,15 @@ use super::response::{Attempt, LlmResponse};
 use super::route::Route;
 
 /// What went wrong, in one closed table. Python and Node have one class per kind.
+///
+/// ```
+/// use liter_llm::ErrorKind;
+///
+/// assert_eq!(ErrorKind::from_status(429), ErrorKind::RateLimited);
+/// assert_eq!(ErrorKind::RateLimited.as_str(), "rate_limited");
+/// assert!(ErrorKind::Overloaded.is_transient() && !ErrorKind::Authentication.is_transient());
+/// assert_eq!(ErrorKind::ALL.len(), 21);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -146,6 +155,14 @@ impl fmt::Display for ErrorKind {
 }
 
 /// Where a connection or a time limit failed.
+///
+/// ```
+/// use liter_llm::{ErrorKind, FailurePhase, LlmError};
+///
+/// let error = LlmError::new(ErrorKind::Connection, "no such host");
+/// let error = error.with(|detail| detail.phase = Some(FailurePhase::Dns));
+/// assert!(error.was_never_sent());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -171,6 +188,17 @@ pub enum FailurePhase {
 }
 
 /// Everything known about a failure besides its kind.
+///
+/// ```
+/// use liter_llm::{ErrorDetail, ErrorKind, LlmError};
+///
+/// let error = LlmError::new(ErrorKind::ProviderError, "it broke").with(|detail| {
+///     detail.provider = Some("mine".to_owned());
+///     detail.status_code = Some(500);
+/// });
+/// let detail: &ErrorDetail = error.detail();
+/// assert_eq!((detail.message.as_str(), detail.status_code), ("it broke", Some(500)));
+/// ```
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ErrorDetail {
@@ -242,6 +270,25 @@ pub struct ErrorDetail {
 /// let error = LlmError::Timeout;
 /// assert_eq!(error.kind(), ErrorKind::Timeout);
 /// assert!(error.is_retryable());
+/// ```
+///
+/// ```
+/// use std::time::Duration;
+/// use liter_llm::{ErrorDetail, ErrorKind, FailurePhase, LlmError};
+///
+/// let error = LlmError::new(ErrorKind::RateLimited, "slow down").with(|detail| detail.retry_after = Some(2.0));
+/// assert_eq!((error.retry_after(), error.is_unanswered()), (Some(Duration::from_secs(2)), false));
+/// let io = std::io::Error::other("the disk is full");
+/// assert_eq!(LlmError::new(ErrorKind::Config, "no file").with_source(io).detail().causes[0], "the disk is full");
+/// let refused = [
+///     LlmError::invalid("temperature", "`temperature`: 9 is outside 0 to 2"),
+///     LlmError::unsupported("seed", "the provider has no seed"),
+///     LlmError::config("api_key", "`api_key` is missing"),
+/// ];
+/// assert!(refused.iter().all(LlmError::was_never_sent));
+/// let detail = ErrorDetail::default();
+/// assert!(!LlmError::from_parts(ErrorKind::Decode, detail).is_retryable());
+/// # let _ = FailurePhase::Total;
 /// ```
 #[derive(Clone)]
 pub struct LlmError {

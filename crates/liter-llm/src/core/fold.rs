@@ -6,6 +6,17 @@ use super::json::RawJson;
 use super::response::LlmResponse;
 
 /// Builds the whole answer from its chunks.
+///
+/// ```
+/// use liter_llm::{FinishReason, Folder, LlmChunk};
+///
+/// let mut folder = Folder::new();
+/// folder.push(&LlmChunk::text("Hel"));
+/// assert_eq!(folder.partial().text(), "Hel");
+/// folder.take(LlmChunk::text("lo"));
+/// folder.take(LlmChunk::finish(FinishReason::Stop, None));
+/// assert_eq!(folder.finish().text(), "Hello");
+/// ```
 #[derive(Debug, Default)]
 pub struct Folder {
     /// Block number on the wire, block, its citations so far.
@@ -247,6 +258,12 @@ impl Folder {
 }
 
 /// Folds chunks into the whole answer.
+///
+/// ```
+/// use liter_llm::{LlmChunk, fold};
+///
+/// assert_eq!(fold(&[LlmChunk::text("Hel"), LlmChunk::text("lo")]).text(), "Hello");
+/// ```
 #[must_use]
 pub fn fold<'a>(chunks: impl IntoIterator<Item = &'a LlmChunk>) -> LlmResponse {
     let mut folder = Folder::new();
@@ -257,6 +274,13 @@ pub fn fold<'a>(chunks: impl IntoIterator<Item = &'a LlmChunk>) -> LlmResponse {
 }
 
 /// Cuts a whole answer into chunks that fold back into it.
+///
+/// ```
+/// use liter_llm::{LlmResponse, Message, fold, unfold};
+///
+/// let answer = LlmResponse { message: Message::assistant("Hello"), ..LlmResponse::default() };
+/// assert_eq!(fold(&unfold(&answer)), answer);
+/// ```
 #[must_use]
 pub fn unfold(response: &LlmResponse) -> Vec<LlmChunk> {
     let mut chunks = vec![LlmChunk::facts(Facts {

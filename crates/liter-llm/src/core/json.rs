@@ -9,6 +9,18 @@ use serde_json::value::RawValue;
 /// One JSON value as text, byte for byte as it came in.
 ///
 /// Two values are equal when their texts are equal.
+///
+/// ```
+/// use liter_llm::RawJson;
+///
+/// let number = RawJson::parse("1.0")?;
+/// assert_eq!((number.get(), number.read::<f64>()?), ("1.0", 1.0));
+/// let list = RawJson::from_value(&["a", "b"])?;
+/// assert_eq!(list.get(), r#"["a","b"]"#);
+/// assert_eq!(RawJson::from("text").as_string().as_deref(), Some("text"));
+/// assert!(RawJson::parse("null")?.is_null());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct RawJson(Box<RawValue>);
 
@@ -109,6 +121,14 @@ impl<'de> Deserialize<'de> for RawJson {
 }
 
 /// Named JSON values in the order they were written: vendor fields without a home of their own.
+///
+/// ```
+/// use liter_llm::{Extra, RawJson};
+///
+/// let mut extra = Extra::new();
+/// extra.insert("safety_level".to_owned(), RawJson::from("high"));
+/// assert_eq!(extra["safety_level"].get(), r#""high""#);
+/// ```
 pub type Extra = IndexMap<String, RawJson>;
 
 pub use super::fields::Fields;

@@ -13,9 +13,34 @@ use super::request::LlmRequest;
 use super::response::LlmResponse;
 
 /// A streamed answer. It ends after its last chunk; an `Err` is the last item. Dropping it closes the connection.
+///
+/// ```
+/// use futures_util::StreamExt;
+/// use liter_llm::{ChunkStream, LlmChunk, LlmError, fold};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), LlmError> {
+/// let pieces = [LlmChunk::text("Hel"), LlmChunk::text("lo")].map(Ok);
+/// let mut stream: ChunkStream = Box::pin(futures_util::stream::iter(pieces));
+/// let mut chunks = Vec::new();
+/// while let Some(chunk) = stream.next().await {
+///     chunks.push(chunk?);
+/// }
+/// assert_eq!(fold(&chunks).text(), "Hello");
+/// # Ok(())
+/// # }
+/// ```
 pub type ChunkStream = Pin<Box<dyn Stream<Item = Result<LlmChunk, LlmError>> + Send>>;
 
 /// An operation besides generation (embeddings, transcription, ...): its name and JSON in, JSON out.
+///
+/// ```
+/// use liter_llm::{Operation, RawJson};
+///
+/// let body = RawJson::parse(r#"{"input": "some text"}"#).unwrap();
+/// let embed = Operation::new("embeddings", body).repeatable();
+/// assert!(!embed.creates);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Operation {
     /// The operation's name in the GenAI conventions, for instance `embeddings`.
@@ -61,6 +86,41 @@ impl Operation {
 ///     }
 /// }
 /// # fn main() {}
+/// ```
+///
+/// ```
+/// use futures_util::StreamExt;
+/// use liter_llm::{
+///     ChunkStream, ErrorKind, LlmChunk, LlmError, LlmProvider, LlmRequest, LlmResponse, Operation, RawJson,
+///     async_trait, fold,
+/// };
+///
+/// struct Words;
+///
+/// #[async_trait]
+/// impl LlmProvider for Words {
+///     fn name(&self) -> &str {
+///         "words"
+///     }
+///
+///     async fn generate(&self, _request: LlmRequest) -> Result<LlmResponse, LlmError> {
+///         Ok(fold(&["one ", "two"].map(LlmChunk::text)))
+///     }
+///
+///     async fn stream(&self, _request: LlmRequest) -> Result<ChunkStream, LlmError> {
+///         Ok(Box::pin(futures_util::stream::iter(["one ", "two"].map(|word| Ok(LlmChunk::text(word))))))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), LlmError> {
+/// let provider: Box<dyn LlmProvider> = Box::new(Words);
+/// assert_eq!(provider.generate("Count!".into()).await?.text(), "one two");
+/// assert_eq!(provider.stream("Count!".into()).await?.count().await, 2);
+/// let operation = Operation::new("embeddings", RawJson::from("text"));
+/// assert_eq!(provider.operate(operation).await.unwrap_err().kind(), ErrorKind::Unsupported);
+/// # Ok(())
+/// # }
 /// ```
 #[async_trait]
 pub trait LlmProvider: Send + Sync {

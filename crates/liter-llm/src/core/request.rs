@@ -14,6 +14,13 @@ use super::route::RouteOptions;
 use super::tools::{ResponseFormat, Tool, ToolChoice};
 
 /// What to do with a parameter the provider does not have.
+///
+/// ```
+/// use liter_llm::{LlmRequest, OnUnsupported};
+///
+/// let request = LlmRequest::from("Hi").with(|body| body.on_unsupported = OnUnsupported::Adjust);
+/// assert_eq!(request.on_unsupported, OnUnsupported::Adjust);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnsupported {
@@ -25,6 +32,13 @@ pub enum OnUnsupported {
 }
 
 /// The content of a request. All fields are optional but the messages.
+///
+/// ```
+/// use liter_llm::{LlmRequest, Message, RequestBody};
+///
+/// let body = RequestBody { messages: vec![Message::user("Hi")], max_tokens: Some(5), ..RequestBody::default() };
+/// assert_eq!(LlmRequest::from(body), LlmRequest::from("Hi").with_max_tokens(5));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RequestBody {
     /// The model, sent verbatim; beats the deployment's own.
@@ -100,6 +114,35 @@ pub struct RequestBody {
 /// use liter_llm::LlmRequest;
 /// let request = LlmRequest::new().with_prompt("Say hello.").with_max_tokens(20).with_temperature(0.2);
 /// assert_eq!(request.max_tokens, Some(20));
+/// ```
+///
+/// ```
+/// use liter_llm::{LlmRequest, Message, RawJson, ResponseFormat, Tool, ToolChoice};
+///
+/// let schema = RawJson::parse(r#"{"type": "object"}"#).unwrap();
+/// let request = LlmRequest::from("What is the weather in Lima?")
+///     .with_message(Message::assistant("In which unit?"))
+///     .with_system("Answer briefly.")
+///     .with_tool(Tool::function("weather", "The weather in a city.", schema))
+///     .with_tool_choice(ToolChoice::Auto)
+///     .with_parallel_tool_calls(false)
+///     .with_response_format(ResponseFormat::Text)
+///     .with_model("gpt-4o")
+///     .with_top_p(0.9)
+///     .with_seed(7)
+///     .with_stop("END")
+///     .with_reasoning_effort("low")
+///     .with_reasoning_budget(1_000)
+///     .with_extra("safety_level", RawJson::from("high"))
+///     .with_timeout(30.0)
+///     .with_max_retries(1)
+///     .with_tenant("customer-7")
+///     .with_cache(false)
+///     .with(|body| body.user = Some("ana".to_owned()));
+/// request.validate()?;
+/// assert_eq!(request.with_messages(vec![Message::user("Hi")]).messages.len(), 1);
+/// assert_eq!(LlmRequest::from_json(br#"{"prompt": "Hi"}"#)?, LlmRequest::new().with_prompt("Hi"));
+/// # Ok::<(), liter_llm::LlmError>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LlmRequest(Arc<RequestBody>);
@@ -526,31 +569,5 @@ impl Serialize for LlmRequest {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn the_border_form_round_trips() {
-        let text = r#"{"model":"m","system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"max_tokens":5,"temperature":0.5,"stop":["a"],"tools":[{"name":"f","description":"d","parameters":{"type":"object"}}],"tool_choice":"auto","extra":{"x":1.0}}"#;
-        let request = LlmRequest::from_json(text.as_bytes()).unwrap();
-        assert_eq!(serde_json::to_string(&request).unwrap(), text);
-    }
-
-    #[test]
-    fn unknown_fields_are_refused_with_a_suggestion() {
-        let error = LlmRequest::from_json(br#"{"prompt":"x","max_token":5}"#).unwrap_err();
-        assert!(error.to_string().contains("did you mean `max_tokens`"), "{error}");
-    }
-
-    #[test]
-    fn ranges_are_checked() {
-        let base = LlmRequest::new().with_prompt("x");
-        assert!(base.validate().is_ok());
-        assert!(base.clone().with_temperature(3.0).validate().is_err());
-        assert!(base.clone().with_temperature(f64::NAN).validate().is_err());
-        assert!(base.with_tool_choice(ToolChoice::Required).validate().is_err());
-        assert!(LlmRequest::new().validate().is_err());
-        assert!(check_header("x-a", "b\nc").is_err());
-    }
-}
+#[path = "request_tests.rs"]
+mod tests;

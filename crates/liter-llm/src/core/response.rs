@@ -9,6 +9,13 @@ use super::json::{Extra, RawJson};
 use super::route::Route;
 
 /// Why the model stopped.
+///
+/// ```
+/// use liter_llm::{FinishReason, LlmResponse};
+///
+/// let answer = LlmResponse { finish_reason: FinishReason::Length, ..LlmResponse::default() };
+/// assert!(answer.finish_reason != FinishReason::Stop, "the answer is cut off");
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -29,6 +36,13 @@ pub enum FinishReason {
 }
 
 /// What the call consumed, in tokens.
+///
+/// ```
+/// use liter_llm::Usage;
+///
+/// let usage = Usage { input_tokens: 1_000, cache_read_input_tokens: 900, ..Usage::default() };
+/// assert_eq!(usage.input_tokens - usage.cache_read_input_tokens, 100);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
@@ -68,6 +82,13 @@ const fn is_zero(value: &u64) -> bool {
 }
 
 /// Something that was changed or left out of the request, with the caller's leave.
+///
+/// ```
+/// use liter_llm::Adjustment;
+///
+/// let left_out = Adjustment::new("seed", "left out: the provider has no seed");
+/// assert_eq!(left_out.param, "seed");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adjustment {
     /// The request field.
@@ -84,7 +105,40 @@ impl Adjustment {
     }
 }
 
+/// Why a request was sent beside or after another one for the same call.
+///
+/// ```
+/// use liter_llm::{Attempt, AttemptCause};
+///
+/// let second = Attempt { cause: Some(AttemptCause::Hedge), ..Attempt::default() };
+/// assert_ne!(second.cause, Some(AttemptCause::Retry));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AttemptCause {
+    /// The one before failed: the same deployment again.
+    Retry,
+    /// The one before failed: another deployment.
+    Fallback,
+    /// The one before never got through, or its token was refused: sent again at once, within the same attempt.
+    Resend,
+    /// The first one was slow: a second one beside it.
+    Hedge,
+}
+
 /// One request that was sent for a call, and what came of it.
+///
+/// ```
+/// use liter_llm::{Attempt, LlmResponse};
+///
+/// fn was_slow(answer: &LlmResponse) -> bool {
+///     answer.attempts.iter().any(|attempt| attempt.duration + attempt.wait.unwrap_or(0.0) > 5.0)
+/// }
+///
+/// let attempts = vec![Attempt { deployment: "a".to_owned(), duration: 7.5, ..Attempt::default() }];
+/// assert!(was_slow(&LlmResponse { attempts, ..LlmResponse::default() }));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Attempt {
@@ -93,8 +147,22 @@ pub struct Attempt {
     /// The HTTP status, when an answer came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+    /// Seconds from the call's beginning to the sending.
+    pub started: f64,
     /// Seconds from sending to the answer (for a stream: to its first chunk) or the failure.
     pub duration: f64,
+    /// Why it was sent beside or after another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<AttemptCause>,
+    /// Seconds it waited in line for the deployment's limits before it was sent; `None` when there was no line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued: Option<f64>,
+    /// Seconds it took to connect; `None` over a connection that was open, and through a proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<f64>,
+    /// Seconds from sending to the answer's headers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<f64>,
     /// Seconds waited before it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<f64>,
@@ -109,23 +177,49 @@ pub struct Attempt {
 /// When things happened to the request that was answered, in seconds since it was begun: a connection and a token for
 /// it count, earlier attempts and the waits between them (`attempts`) do not. An answer from the cache has `total` only,
 /// counted from the call's beginning.
+///
+/// ```
+/// use liter_llm::Timing;
+///
+/// let timing = Timing { first_byte: Some(0.3), first_chunk: Some(0.4), total: 2.4, ..Timing::default() };
+/// assert!(timing.total - timing.first_chunk.unwrap() > 1.9);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timing {
     /// How long it waited in line for the deployment's limits before that; `None` when there was no line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued: Option<f64>,
+    /// How long connecting took; `None` over a connection that was open, and through a proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<f64>,
     /// When the answer's headers were there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_byte: Option<f64>,
     /// When the first content was there (streams).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_chunk: Option<f64>,
-    /// When all was there; of a stream, when its reader came to the end.
+    /// When all was there; of a stream, when its last piece was handed over to its reader.
     pub total: f64,
 }
 
 /// An answer.
+///
+/// ```
+/// use liter_llm::{Block, LlmResponse, Message, Reasoning, Role};
+///
+/// let thought = Reasoning { text: "It is sunny there.".to_owned(), ..Reasoning::default() };
+/// let blocks = vec![
+///     Block::reasoning(thought),
+///     Block::text("I will look it up."),
+///     Block::tool_call("call_1", "weather", r#"{"city": "Lima"}"#),
+/// ];
+/// let answer = LlmResponse { message: Message::new(Role::Assistant, blocks), ..LlmResponse::default() };
+/// assert_eq!(answer.text(), "I will look it up.");
+/// assert_eq!(answer.reasoning(), "It is sunny there.");
+/// assert_eq!(answer.tool_calls()[0].name, "weather");
+/// assert_eq!(answer.refusal(), None);
+/// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LlmResponse {
@@ -228,6 +322,16 @@ impl PartialEq for LlmResponse {
 }
 
 /// A tool call in an answer.
+///
+/// ```
+/// use liter_llm::{Block, LlmResponse, Message, Role, ToolCall};
+///
+/// let blocks = vec![Block::tool_call("call_1", "weather", r#"{"city": "Lima"}"#)];
+/// let answer = LlmResponse { message: Message::new(Role::Assistant, blocks), ..LlmResponse::default() };
+/// let ToolCall { id, name, arguments } = answer.tool_calls()[0];
+/// let arguments: serde_json::Value = serde_json::from_str(arguments).unwrap();
+/// assert_eq!((id, name, arguments["city"].as_str()), ("call_1", "weather", Some("Lima")));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ToolCall<'a> {
     /// The id the result must name.

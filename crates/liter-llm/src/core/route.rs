@@ -12,6 +12,14 @@ use super::request::LlmRequest;
 use super::response::Usage;
 
 /// What a call asks of routing. Never sent to a provider.
+///
+/// ```
+/// use liter_llm::{LlmRequest, RouteOptions};
+///
+/// let route = RouteOptions { regions: vec!["eu".to_owned()], ..RouteOptions::default() };
+/// let request = LlmRequest::from("Hi").with(|body| body.route = Some(Box::new(route)));
+/// assert!(request.route.is_some());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteOptions {
@@ -36,6 +44,14 @@ pub struct RouteOptions {
 }
 
 /// The state of a deployment's circuit.
+///
+/// ```
+/// use liter_llm::{Circuit, ProviderConfig, ProviderRouter};
+///
+/// let router = ProviderRouter::new([ProviderConfig::new("ollama").with_model("llama3")])?;
+/// assert_eq!(router.state()[0].circuit, Circuit::Closed);
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Circuit {
@@ -95,6 +111,18 @@ pub struct Capabilities {
 }
 
 /// A deployment that was thought of for a call.
+///
+/// ```
+/// use liter_llm::{Route, RouteCandidate};
+///
+/// let far = RouteCandidate {
+///     deployment: "a".to_owned(),
+///     ruled_out: Some("region us".to_owned()),
+///     ..RouteCandidate::default()
+/// };
+/// let route = Route { candidates: vec![far], ..Route::default() };
+/// assert!(route.candidates.iter().all(|candidate| candidate.ruled_out.is_some()));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RouteCandidate {
@@ -116,19 +144,61 @@ pub struct RouteCandidate {
     pub circuit: Circuit,
 }
 
+/// Whose call it is where a canary is compared with the other deployments.
+///
+/// ```
+/// use liter_llm::CanaryArm;
+/// assert_eq!(CanaryArm::Rest.as_str(), "rest");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CanaryArm {
+    /// The canary's.
+    Canary,
+    /// The others'.
+    Rest,
+}
+
+impl CanaryArm {
+    /// The arm's name, as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Canary => "canary",
+            Self::Rest => "rest",
+        }
+    }
+}
+
 /// Why a call went where it went.
+///
+/// ```
+/// use liter_llm::{LlmResponse, Route};
+///
+/// fn who(answer: &LlmResponse) -> &str {
+///     answer.route.as_ref().map_or(&answer.provider, |route| &route.chosen)
+/// }
+///
+/// let route = Route { chosen: "prod-eu".to_owned(), ..Route::default() };
+/// assert_eq!(who(&LlmResponse { route: Some(Box::new(route)), ..LlmResponse::default() }), "prod-eu");
+/// assert_eq!(Route::LISTED, 8);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Route {
     /// The policy that put the candidates in order.
     pub policy: String,
-    /// The deployment that answered; empty when none did.
+    /// The deployment whose answer or error it is; empty when none was asked.
     pub chosen: String,
     /// Those that could be chosen, best first, then those ruled out; at most [`Route::LISTED`] of each kind.
     pub candidates: Vec<RouteCandidate>,
     /// How many candidates are not listed.
     #[serde(skip_serializing_if = "is_zero")]
     pub unlisted: usize,
+    /// Whose call it is where a canary is compared with the others; `None` without a canary, and for calls that only
+    /// one side could have taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arm: Option<CanaryArm>,
     /// Remarks: a canary's arm, a degraded budget, a policy that failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

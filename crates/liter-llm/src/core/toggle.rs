@@ -7,6 +7,18 @@ use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 
 /// A layer that is off, on with its defaults, or on with options: `false`, `true` or an object.
+///
+/// ```
+/// use liter_llm::{CircuitOptions, HedgeOptions, ProviderConfig, Toggle};
+///
+/// let config = ProviderConfig {
+///     hedge: Some(Toggle::On(HedgeOptions::default())),
+///     circuit: Some(Toggle::Off),
+///     ..ProviderConfig::new("openai")
+/// };
+/// assert!(config.hedge.unwrap().options().is_some());
+/// assert_eq!(Toggle::<CircuitOptions>::Off.options(), None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Toggle<T> {
     /// The layer is left out.

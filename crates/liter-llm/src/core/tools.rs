@@ -13,6 +13,18 @@ use super::json::{Extra, RawJson, fields, leftover, take};
 /// Deserialising accepts OpenAI's chat form, its flat Responses form, Anthropic's form (`input_schema`) and the
 /// neutral one (`name`, `description`, `parameters`). A tool with another `type` is the vendor's own (web search,
 /// code execution, ...) and is sent as it is.
+///
+/// ```
+/// use liter_llm::{RawJson, Tool};
+///
+/// let schema = RawJson::parse(r#"{"type": "object", "properties": {"city": {"type": "string"}}}"#).unwrap();
+/// let tool = Tool::function("weather", "The weather in a city.", schema);
+/// assert_eq!((tool.name.as_str(), tool.is_vendor()), ("weather", false));
+/// let search = RawJson::parse(r#"{"type": "web_search_20250305", "name": "web_search"}"#).unwrap();
+/// let search_tool = Tool::from_json(&search)?;
+/// assert!(search_tool.is_vendor() && search_tool.verbatim_for("anthropic") == Some(&search));
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tool {
     /// The function's name, or the vendor tool's.
@@ -69,7 +81,7 @@ impl Tool {
             Some("function") => (outer, Some(wire::OPENAI_RESPONSES)),
             None | Some("custom") if outer.contains_key("input_schema") => (outer, Some(wire::ANTHROPIC)),
             None if outer.contains_key("name") => (outer, None),
-            None => return Err(bad("tools", "a tool needs a `name`")),
+            None => return Err(bad("name", "is missing: a tool needs one")),
             Some(_) => {
                 let name = super::json::take_text(&mut outer, "name").unwrap_or_default();
                 return Ok(Self {
@@ -85,7 +97,7 @@ impl Tool {
         };
         let name = take::<String>(&mut map, "name")
             .map_err(|error| bad("name", error))?
-            .ok_or_else(|| bad("tools", "a tool needs a `name`"))?;
+            .ok_or_else(|| bad("name", "is missing: a tool needs one"))?;
         let parameters = map
             .shift_remove(if shape == Some(wire::ANTHROPIC) { "input_schema" } else { "parameters" })
             .filter(|raw| raw.get() != "null")
@@ -158,6 +170,14 @@ impl<'de> Deserialize<'de> for Tool {
 }
 
 /// Which tools the model may or must call.
+///
+/// ```
+/// use liter_llm::{RawJson, ToolChoice};
+///
+/// let (choice, parallel) = ToolChoice::from_json(&RawJson::from("any"))?;
+/// assert_eq!((choice, parallel), (ToolChoice::Required, None));
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToolChoice {
     /// The model decides.
@@ -233,6 +253,16 @@ impl Serialize for ToolChoice {
 }
 
 /// The form of the answer.
+///
+/// ```
+/// use liter_llm::{RawJson, ResponseFormat};
+///
+/// assert_eq!(ResponseFormat::from_json(&RawJson::from("json"))?, ResponseFormat::JsonObject);
+/// let schema = RawJson::parse(r#"{"type": "object"}"#).unwrap();
+/// let strict = ResponseFormat::JsonSchema { name: "city".to_owned(), schema, strict: Some(true), description: None };
+/// assert_ne!(strict, ResponseFormat::Text);
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum ResponseFormat {
     /// Free text.

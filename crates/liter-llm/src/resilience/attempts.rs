@@ -19,7 +19,7 @@ use crate::core::error::LlmError;
 use crate::core::json::RawJson;
 use crate::core::provider::{ChunkStream, LlmProvider, Operation};
 use crate::core::request::LlmRequest;
-use crate::core::response::{Attempt, LlmResponse};
+use crate::core::response::{Attempt, AttemptCause, LlmResponse};
 use crate::core::route::{Candidates, Course, Planned, Route};
 
 /// Repeats calls that failed in a way that may pass, here or at another deployment, within the one limit for the whole
@@ -114,9 +114,10 @@ impl Attempts {
         };
         let mut calls = Calls { course, call, keep };
         match plan.run(&mut calls).await {
-            Ok(Outcome { value, before, waited }) => {
+            Ok(Outcome { value, before, waited, cause, started }) => {
                 let waited = waited.map(|wait| wait.as_secs_f64());
-                Ok((value, Earlier { attempts: before, waited, route: calls.course.route() }))
+                let route = calls.course.route();
+                Ok((value, Earlier { attempts: before, waited, cause, started, route }))
             }
             Err(error) => Err(error.with(|detail| {
                 detail.provider.get_or_insert_with(|| self.candidates.name().to_owned());
@@ -159,6 +160,8 @@ impl Course for NoChoice {
 struct Earlier {
     attempts: Vec<Attempt>,
     waited: Option<f64>,
+    cause: Option<AttemptCause>,
+    started: f64,
     route: Option<Box<Route>>,
 }
 
@@ -177,10 +180,12 @@ impl Earlier {
             return;
         }
         if own.is_empty() {
-            own.push(Attempt { deployment: name.to_owned(), ..Attempt::default() });
+            let deployment = name.to_owned();
+            own.push(Attempt { deployment, started: self.started, ..Attempt::default() });
         }
         if let Some(first) = own.first_mut() {
             first.wait = self.waited;
+            first.cause = self.cause.or(first.cause);
         }
         let later = std::mem::replace(own, self.attempts);
         own.extend(later);

@@ -83,15 +83,21 @@ struct State {
     pauses: u32,
     cooling_until: Duration,
     in_flight: u32,
+    /// The circuit has opened or closed, and nobody was told yet.
+    changed: Option<Circuit>,
 }
 
 impl State {
     fn open(&mut self, until: Duration) {
+        if matches!(self.phase, Phase::Closed) {
+            self.changed = Some(Circuit::Open);
+        }
         self.phase = Phase::Open { until };
         self.period += 1;
     }
 
     fn close(&mut self) {
+        self.changed = Some(Circuit::Closed);
         self.phase = Phase::Closed;
         self.period += 1;
         self.begin_anew();
@@ -151,10 +157,14 @@ impl State {
     }
 }
 
+/// Who is told when a circuit opens or closes.
+pub(crate) type Watch = Box<dyn Fn(Circuit) + Send + Sync>;
+
 /// The breaker of one deployment, key and region.
 pub struct Breaker {
     options: Option<CircuitOptions>,
     state: Mutex<State>,
+    watch: Option<Arc<Watch>>,
     #[cfg(feature = "model")]
     seeded: Option<Seeded>,
 }
@@ -185,7 +195,9 @@ impl Breaker {
                 pauses: 0,
                 cooling_until: Duration::ZERO,
                 in_flight: 0,
+                changed: None,
             }),
+            watch: None,
             #[cfg(feature = "model")]
             seeded: None,
         }
@@ -209,9 +221,23 @@ impl Breaker {
         Arc::new(Self {
             options,
             state,
+            watch: self.watch.clone(),
             #[cfg(feature = "model")]
             seeded,
         })
+    }
+
+    /// This breaker, with somebody who is told when the circuit opens or closes.
+    #[must_use]
+    pub(crate) fn watched(self, watch: Watch) -> Self {
+        Self { watch: Some(Arc::new(watch)), ..self }
+    }
+
+    /// Tells of a change, outside of the lock.
+    fn tell(&self, changed: Option<Circuit>) {
+        if let (Some(circuit), Some(watch)) = (changed, &self.watch) {
+            watch(circuit);
+        }
     }
 
     /// A breaker with a mistake in it.
@@ -355,7 +381,11 @@ impl Permit {
         self.ended = true;
         let mut state = lock(&self.breaker.state);
         state.in_flight -= 1;
-        self.breaker.settle(&mut state, &self, now, outcome)
+        let pause = self.breaker.settle(&mut state, &self, now, outcome);
+        let changed = state.changed.take();
+        drop(state);
+        self.breaker.tell(changed);
+        pause
     }
 
     /// The answer has begun. For a probe that is the success it was sent for: its slot is free, and it goes on as a
@@ -370,6 +400,9 @@ impl Permit {
             state.begin_anew();
             state.probe_succeeded();
         }
+        let changed = state.changed.take();
+        drop(state);
+        self.breaker.tell(changed);
     }
 
     /// Whether the period that runs began when the round of this answered probe closed the circuit.
@@ -390,6 +423,9 @@ impl Drop for Permit {
             let mut state = lock(&self.breaker.state);
             state.in_flight -= 1;
             self.breaker.give_back(&mut state, self);
+            let changed = state.changed.take();
+            drop(state);
+            self.breaker.tell(changed);
         }
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::breaker::{Breaker, Circuit, Snapshot};
+use super::breaker::{Breaker, Circuit, Snapshot, Watch};
 use super::options::CircuitOptions;
 use super::sync::{Mutex, lock};
 use crate::core::clock::{Clock, MonotonicClock};
+use crate::core::notices::{NoticeKind, Notices};
 
 /// Above this many, breakers with nothing to remember are forgotten.
 const MOST: usize = 1024;
@@ -35,6 +36,15 @@ pub struct Scope {
 }
 
 /// How a deployment is doing, as one key and region see it. Times in seconds.
+///
+/// ```
+/// use liter_llm::{Circuit, DeploymentState, ProviderConfig, ProviderRouter};
+///
+/// let router = ProviderRouter::new([ProviderConfig::new("ollama").with_model("llama3")])?;
+/// let rests = |state: &DeploymentState| state.circuit != Circuit::Closed || state.cooling_for.is_some();
+/// assert!(!router.state().iter().any(rests));
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeploymentState {
     /// The deployment's name.
@@ -90,6 +100,8 @@ pub struct Breakers {
     clock: Arc<dyn Clock>,
     secret: RandomState,
     known: Mutex<HashMap<Scope, Arc<Breaker>>>,
+    /// Where it is told that a circuit opened or closed, once there is such a place.
+    notices: Arc<OnceLock<Arc<Notices>>>,
 }
 
 impl Breakers {
@@ -102,7 +114,33 @@ impl Breakers {
     /// As [`new`](Self::new), by another clock.
     #[must_use]
     pub fn with_clock(options: Option<CircuitOptions>, clock: Arc<dyn Clock>) -> Self {
-        Self { options, clock, secret: RandomState::new(), known: Mutex::new(HashMap::new()) }
+        Self {
+            options,
+            clock,
+            secret: RandomState::new(),
+            known: Mutex::new(HashMap::new()),
+            notices: Arc::default(),
+        }
+    }
+
+    /// From now on notices go here; the first word holds.
+    pub(crate) fn notify(&self, notices: &Arc<Notices>) {
+        let _ = self.notices.set(Arc::clone(notices));
+    }
+
+    fn watch(&self, scope: &Scope) -> Watch {
+        let (notices, scope) = (Arc::clone(&self.notices), scope.clone());
+        Box::new(move |circuit| {
+            let Some(notices) = notices.get() else { return };
+            let kind = match circuit {
+                Circuit::Closed => NoticeKind::CircuitClosed,
+                _ => NoticeKind::CircuitOpened,
+            };
+            notices.add(kind, &scope.deployment, &scope.deployment, || {
+                let region = scope.region.as_ref().map(|region| format!("in {region}"));
+                region.unwrap_or_default()
+            });
+        })
     }
 
     /// These breakers under other options, with what they know; not those of the key `retired`.
@@ -118,6 +156,7 @@ impl Breakers {
             clock: Arc::clone(&self.clock),
             secret: self.secret.clone(),
             known: Mutex::new(known),
+            notices: Arc::clone(&self.notices),
         }
     }
 
@@ -155,7 +194,8 @@ impl Breakers {
                     || Arc::strong_count(breaker) > 1
             });
         }
-        Arc::clone(known.entry(scope.clone()).or_insert_with(|| Arc::new(Breaker::new(self.options))))
+        let new = || Arc::new(Breaker::new(self.options).watched(self.watch(scope)));
+        Arc::clone(known.entry(scope.clone()).or_insert_with(new))
     }
 
     /// How all scopes are doing, in the order of their names.

@@ -14,18 +14,27 @@ use crate::core::response::Attempt;
 pub(crate) struct Deadline {
     at: Option<Instant>,
     limit: Option<Duration>,
+    /// From when on, where that is known.
+    began: Option<Instant>,
 }
 
 impl Deadline {
     /// From now on for `limit`.
     pub(crate) fn after(limit: Duration) -> Self {
-        Self { at: Instant::now().checked_add(limit), limit: Some(limit) }
+        let now = Instant::now();
+        Self { at: now.checked_add(limit), limit: Some(limit), began: Some(now) }
     }
 
     /// At a point in time.
     pub(crate) fn at(at: std::time::Instant) -> Self {
         let at = Instant::from_std(at);
-        Self { at: Some(at), limit: Some(at.saturating_duration_since(Instant::now())) }
+        let now = Instant::now();
+        Self { at: Some(at), limit: Some(at.saturating_duration_since(now)), began: None }
+    }
+
+    /// When the time began to run.
+    pub(crate) const fn began(&self) -> Option<Instant> {
+        self.began
     }
 
     pub(crate) const fn when(&self) -> Option<Instant> {

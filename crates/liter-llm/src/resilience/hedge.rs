@@ -9,13 +9,13 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, Either, select};
 
 use super::options::HedgeOptions;
-use crate::core::call::Call;
+use crate::core::call::{Call, elapsed};
 use crate::core::chunk::LlmChunk;
 use crate::core::error::{ErrorKind, LlmError};
 use crate::core::json::{Extra, RawJson};
 use crate::core::provider::{ChunkStream, LlmProvider, Operation};
 use crate::core::request::LlmRequest;
-use crate::core::response::{Attempt, LlmResponse};
+use crate::core::response::{Attempt, AttemptCause, LlmResponse};
 use crate::core::state::{fields_keep_state, keeps_state};
 
 /// How many recent calls the percentile is taken of.
@@ -126,14 +126,17 @@ fn second_of(mut attempts: Vec<Attempt>, waited: f64) -> Vec<Attempt> {
     if let Some(first) = attempts.first_mut() {
         first.wait = Some(waited);
         first.reason = Some("hedge".to_owned());
+        first.cause = Some(AttemptCause::Hedge);
     }
     attempts
 }
 
 /// A request that was given up: nobody knows its deployment yet.
 fn cancelled(sent: Instant) -> Attempt {
+    let duration = sent.elapsed().as_secs_f64();
     Attempt {
-        duration: sent.elapsed().as_secs_f64(),
+        started: (elapsed() - duration).max(0.0),
+        duration,
         error: Some(ErrorKind::Cancelled.as_str().to_owned()),
         ..Attempt::default()
     }

@@ -18,7 +18,7 @@ use crate::core::estimate;
 use crate::core::json::RawJson;
 use crate::core::provider::{ChunkStream, LlmProvider, Operation};
 use crate::core::request::LlmRequest;
-use crate::core::response::{LlmResponse, Timing, Usage};
+use crate::core::response::{Attempt, LlmResponse, Timing, Usage};
 
 /// Lets calls through to a deployment as its limits allow, first come, first served.
 ///
@@ -84,6 +84,13 @@ impl LimitLayer {
     }
 }
 
+/// Tells the first request of an attempt how long it was waited for in line.
+fn queued(attempts: &mut [Attempt], waited: Option<f64>) {
+    if let Some(first) = attempts.first_mut() {
+        first.queued = waited;
+    }
+}
+
 #[async_trait]
 impl LlmProvider for LimitLayer {
     fn name(&self) -> &str {
@@ -100,11 +107,15 @@ impl LlmProvider for LimitLayer {
                 );
                 if waited.is_some() {
                     answer.timing.get_or_insert_default().queued = waited;
+                    queued(&mut answer.attempts, waited);
                 }
             }
             Err(error) => place.note(used_of(error)),
         }
-        outcome
+        match waited {
+            None => outcome,
+            Some(_) => outcome.map_err(|error| error.with(|detail| queued(&mut detail.attempts, waited))),
+        }
     }
 
     async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
@@ -115,7 +126,7 @@ impl LlmProvider for LimitLayer {
             }
             Err(error) => {
                 place.note(used_of(&error));
-                Err(error)
+                Err(error.with(|detail| queued(&mut detail.attempts, waited)))
             }
         }
     }
@@ -163,6 +174,11 @@ impl Stream for Held {
                     && let Some(timing) = chunk.facts.as_mut().and_then(|facts| facts.timing.as_mut())
                 {
                     *timing = Timing { queued: self.waited, ..*timing };
+                }
+                if self.waited.is_some()
+                    && let Some(facts) = chunk.facts.as_mut()
+                {
+                    queued(&mut facts.attempts, self.waited);
                 }
             }
             Some(Err(_)) => self.place = None,

@@ -6,6 +6,13 @@ use crate::core::error::LlmError;
 pub use crate::core::toggle::Toggle;
 
 /// When a deployment's circuit opens and how it closes again.
+///
+/// ```
+/// use liter_llm::CircuitOptions;
+///
+/// let options = CircuitOptions { failures: 3, open_time: 10.0, ..CircuitOptions::default() };
+/// assert!(options.validate().is_ok());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CircuitOptions {
@@ -24,6 +31,13 @@ impl Default for CircuitOptions {
 }
 
 /// A second request for a call that is slow to begin its answer; the slower one is cancelled.
+///
+/// ```
+/// use liter_llm::HedgeOptions;
+///
+/// let options = HedgeOptions { after: Some(0.8), budget: 0.02 };
+/// assert!(options.validate().is_ok());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HedgeOptions {
@@ -41,6 +55,16 @@ impl Default for HedgeOptions {
 }
 
 /// Exact-match answers kept in memory.
+///
+/// ```
+/// use liter_llm::{CacheOptions, ProviderConfig, Toggle};
+///
+/// let options = CacheOptions { ttl: 60.0, ..CacheOptions::default() };
+/// options.validate()?;
+/// let config = ProviderConfig { cache: Some(Toggle::On(options)), ..ProviderConfig::new("openai") };
+/// # drop(config);
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheOptions {

@@ -23,6 +23,19 @@ pub const FIRST_TRY_GAIN: u32 = 1;
 ///
 /// Source: the retry behaviour all AWS SDKs share from November 2026 (aws/aws-sdk-cpp issue 3832, aws/aws-sdk-js-v3
 /// issue 8037): 500 tokens, 14 a transient retry, 5 a throttled one; the gain of 1 is that of the mode since 2020.
+///
+/// ```
+/// use std::sync::Arc;
+/// use liter_llm::{RetryPlan, RetryQuota};
+///
+/// let quota = Arc::new(RetryQuota::new());
+/// let plan = RetryPlan::from(3).with_quota(Arc::clone(&quota));
+/// assert!(quota.take(14));
+/// assert_eq!(quota.tokens(), 486);
+/// quota.succeeded(14);
+/// assert_eq!(quota.tokens(), 500);
+/// # drop(plan);
+/// ```
 #[derive(Debug)]
 pub struct RetryQuota {
     tokens: AtomicU32,

@@ -9,9 +9,20 @@ use super::deadline::Deadline;
 use super::quota::{RetryQuota, THROTTLED_COST, TRANSIENT_COST};
 use crate::core::call::Call;
 use crate::core::error::{ErrorKind, FailurePhase, LlmError};
-use crate::core::response::Attempt;
+use crate::core::response::{Attempt, AttemptCause};
 
 /// How often and how patiently an operation is repeated.
+///
+/// ```
+/// use std::time::Duration;
+/// use liter_llm::{Decision, ErrorKind, GiveUp, LlmError, RetryOptions};
+///
+/// let options = RetryOptions { cap: Duration::from_secs(4), ..RetryOptions::default() }.with_max_retries(2);
+/// let error = LlmError::new(ErrorKind::Overloaded, "busy");
+/// // The first wait is drawn from zero to `base`; here the middle of it.
+/// assert_eq!(options.decide(0, &error, None, 0.5), Decision::Wait(Duration::from_millis(250)));
+/// assert_eq!(options.next(2, &error, None), Decision::GiveUp(GiveUp::RetriesUsedUp));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryOptions {
     /// Repeats after the first try; 3.
@@ -148,6 +159,17 @@ fn random_fraction() -> f64 {
 /// Options, and what an operation shares with others: a quota, a deadline.
 ///
 /// Made from [`RetryOptions`], or from a number of retries.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::{Duration, Instant};
+/// use liter_llm::{RetryOptions, RetryPlan, RetryQuota};
+///
+/// let plan = RetryPlan::from(RetryOptions::default())
+///     .with_quota(Arc::new(RetryQuota::new()))
+///     .with_deadline(Instant::now() + Duration::from_secs(20));
+/// # drop(plan);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct RetryPlan {
     pub(crate) options: RetryOptions,
@@ -190,7 +212,8 @@ impl RetryPlan {
 
     /// Takes steps until one succeeds, none may follow, or time is up.
     pub(crate) async fn run<T, S: Steps<T>>(&self, steps: &mut S) -> Result<Outcome<T>, LlmError> {
-        let call = Call::new(self.deadline.when(), self.layer && self.options.max_retries > 0);
+        let repeats = self.layer && self.options.max_retries > 0;
+        let call = Call::new(self.deadline.when(), repeats, self.deadline.began());
         let this = Arc::clone(&call);
         let work = async {
             let mut history = History::default();
@@ -217,21 +240,29 @@ impl RetryPlan {
                         }
                     },
                 };
-                call.clear();
                 let error = match outcome {
                     Ok(value) => {
+                        call.clear();
                         if let Some(quota) = &self.quota {
                             quota.succeeded(taken);
                         }
-                        return Ok(Outcome { value, before: history.attempts, waited: history.waited });
+                        let History { attempts: before, waited, cause, .. } = history;
+                        // Nobody asks when the first one began.
+                        let first = before.is_empty() && waited.is_none();
+                        let started = if first { 0.0 } else { call.offset(begun) };
+                        return Ok(Outcome { value, before, waited, cause, started });
                     }
                     Err(error) => error,
                 };
+                call.clear();
+                let begun = (begun, call.offset(begun));
                 if steps.elsewhere(&error) {
                     let error = history.take(error, begun, true);
                     if !error.detail().before_send {
                         history.explain(Some(&format!("went elsewhere after {}", error.kind())));
+                        history.cause = Some(AttemptCause::Fallback);
                     }
+                    call.note(&history.attempts);
                     last = Some(error);
                     continue;
                 }
@@ -247,7 +278,9 @@ impl RetryPlan {
                     Decision::Wait(wait) => {
                         if !error.detail().before_send {
                             history.explain(Some(&format!("retried after {kind}")));
+                            history.cause = Some(AttemptCause::Retry);
                         }
+                        call.note(&history.attempts);
                         tokio::time::sleep(wait).await;
                         history.waited = Some(history.waited.unwrap_or_default() + wait);
                         taken = cost;
@@ -325,6 +358,10 @@ pub(crate) struct Outcome<T> {
     pub before: Vec<Attempt>,
     /// How long the successful one was waited for.
     pub waited: Option<Duration>,
+    /// Why the successful one was made, when others came before it.
+    pub cause: Option<AttemptCause>,
+    /// When it began, in seconds since the call did.
+    pub started: f64,
 }
 
 /// What happened so far.
@@ -333,22 +370,30 @@ struct History {
     attempts: Vec<Attempt>,
     /// The wait before the attempt that comes or runs.
     waited: Option<Duration>,
+    /// Why that is made.
+    cause: Option<AttemptCause>,
 }
 
 impl History {
     fn add(&mut self, mut attempts: Vec<Attempt>) {
         // A failure that was never sent leaves its wait to the next attempt.
-        if let Some(first) = attempts.first_mut()
-            && let Some(waited) = self.waited.take()
-        {
-            first.wait = Some(waited.as_secs_f64());
+        if let Some(first) = attempts.first_mut() {
+            if let Some(waited) = self.waited.take() {
+                first.wait = Some(waited.as_secs_f64());
+            }
+            first.cause = self.cause.take().or(first.cause);
         }
         self.attempts.append(&mut attempts);
     }
 
     /// Moves the error's attempts here. An operation that keeps no record of its own gets one when it is `repeated`
     /// or was.
-    fn take(&mut self, error: LlmError, begun: tokio::time::Instant, repeated: bool) -> LlmError {
+    fn take(
+        &mut self,
+        error: LlmError,
+        (begun, started): (tokio::time::Instant, f64),
+        repeated: bool,
+    ) -> LlmError {
         let mut own = Vec::new();
         let error = error.with(|detail| own = std::mem::take(&mut detail.attempts));
         let detail = error.detail();
@@ -364,6 +409,7 @@ impl History {
             own.push(Attempt {
                 deployment: detail.provider.clone().unwrap_or_default(),
                 status: detail.status_code,
+                started,
                 duration: begun.elapsed().as_secs_f64(),
                 error: Some(error.kind().as_str().to_owned()),
                 ..Attempt::default()

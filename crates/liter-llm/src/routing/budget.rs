@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::de::{MapAccess, SeqAccess, Visitor, value};
@@ -14,6 +14,7 @@ use super::ledger::{Ledger, Level, Line, Look, Refusal, Total, Window};
 use super::member::Member;
 use super::money::Money;
 use crate::core::error::{ErrorKind, LlmError};
+use crate::core::notices::{NoticeKind, Notices};
 use crate::core::request::LlmRequest;
 
 /// The largest limit, in US dollars.
@@ -24,6 +25,25 @@ const fn yes() -> bool {
 }
 
 /// A budget, as it stands in the configuration document.
+///
+/// ```
+/// use liter_llm::{BudgetOptions, Per, ProviderConfig, ProviderRouter, RouterOptions};
+///
+/// let budget = BudgetOptions {
+///     usd: 50.0,
+///     per: Per::Day,
+///     scope: None,
+///     degrade_to: None,
+///     degrade_at: None,
+///     hard: true,
+///     path: None,
+/// };
+/// budget.validate()?;
+/// let options = RouterOptions { budget: vec![budget], ..RouterOptions::default() };
+/// let router = ProviderRouter::with_options([ProviderConfig::new("ollama").with_model("llama3")], options)?;
+/// assert_eq!(router.spend()?.budgets[0].limit.usd(), 50.0);
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetOptions {
@@ -185,6 +205,16 @@ impl Rule {
 }
 
 /// A budget's window so far.
+///
+/// ```
+/// use liter_llm::{BudgetSpend, Spend};
+///
+/// fn nearly_gone(spend: &Spend) -> Vec<&BudgetSpend> {
+///     spend.budgets.iter().filter(|budget| budget.spent.usd() > 0.9 * budget.limit.usd()).collect()
+/// }
+///
+/// assert!(nearly_gone(&Spend::default()).is_empty());
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BudgetSpend {
     /// `router`, `tag:<tag>` or `key:<label>`; for budgets of each key one entry for each label with calls.
@@ -208,6 +238,13 @@ pub struct BudgetSpend {
 }
 
 /// A deployment's or a caller's share.
+///
+/// ```
+/// use liter_llm::{Money, SpendOf, Total};
+///
+/// let spent = SpendOf { name: "ana".to_owned(), total: Total { spent: Money::ZERO, calls: 2, unpriced: 2 } };
+/// assert_eq!(spent.total.calls, spent.total.unpriced);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SpendOf {
     /// The deployment, or the caller's label.
@@ -218,6 +255,15 @@ pub struct SpendOf {
 }
 
 /// What calls have cost: since the router was made, or since its file was.
+///
+/// ```
+/// use liter_llm::{ProviderConfig, ProviderRouter, Spend};
+///
+/// let router = ProviderRouter::new([ProviderConfig::new("ollama").with_model("llama3")])?;
+/// let Spend { budgets, deployments, keys } = router.spend()?;
+/// assert!(budgets.is_empty() && deployments.is_empty() && keys.is_empty(), "nothing was called yet");
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Spend {
     /// The budgets' present windows.
@@ -235,6 +281,8 @@ pub struct Budgets {
     own: HashSet<(String, Per)>,
     ledger: RwLock<Arc<Ledger>>,
     calendar: Arc<dyn Calendar>,
+    /// Where it is told that a budget is used up, once there is such a place.
+    pub(super) notices: OnceLock<Arc<Notices>>,
 }
 
 /// Budgets that are used up, for one call.
@@ -249,6 +297,7 @@ impl Budgets {
             own: HashSet::new(),
             ledger: RwLock::new(Ledger::in_memory()),
             calendar: Arc::new(SystemCalendar),
+            notices: OnceLock::new(),
         })
     }
 
@@ -320,7 +369,7 @@ impl Budgets {
             Some(path) => Ledger::at(path)?,
             None => Ledger::in_memory(),
         };
-        Ok(Arc::new(Self { rules, own, ledger: RwLock::new(ledger), calendar }))
+        Ok(Arc::new(Self { rules, own, ledger: RwLock::new(ledger), calendar, notices: OnceLock::new() }))
     }
 
     /// Whether there are any.
@@ -448,6 +497,10 @@ impl Budgets {
         };
         let now = self.now();
         let end = rule.per.window(self.second()).end;
+        if let Some(notices) = self.notices.get() {
+            let title = rule.title(key);
+            notices.add(NoticeKind::BudgetReached, &title, "", || format!("{title} {what}"));
+        }
         let message = format!(
             "{} {what}: {} USD spent, {} USD reserved by {} running calls; it begins anew at {}; nothing was sent",
             rule.title(key),

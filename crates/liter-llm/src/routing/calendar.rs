@@ -10,6 +10,13 @@ const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
 /// How long a budget lasts: windows of the calendar, in UTC.
+///
+/// ```
+/// use liter_llm::Per;
+///
+/// let window = Per::Hour.window(7_300);
+/// assert_eq!((window.start, window.end, Per::Hour.as_str()), (7_200, 10_800, "hour"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Per {

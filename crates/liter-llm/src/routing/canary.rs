@@ -20,6 +20,7 @@ use crate::core::call::time_left;
 use crate::core::chunk::LlmChunk;
 use crate::core::cost::Cost;
 use crate::core::error::{ErrorKind, LlmError};
+use crate::core::notices::NoticeKind;
 use crate::core::provider::{ChunkStream, LlmProvider};
 use crate::core::request::LlmRequest;
 use crate::core::response::LlmResponse;
@@ -27,6 +28,18 @@ use crate::core::route::Circuit;
 use crate::core::toggle::Toggle;
 
 /// A canary, as it stands in the configuration document.
+///
+/// ```
+/// use liter_llm::{CanaryOptions, CanaryState, ProviderConfig, ProviderRouter, RouterOptions};
+///
+/// let canary = CanaryOptions { model: "new".to_owned(), percent: 5.0, guard: None };
+/// canary.validate()?;
+/// let options = RouterOptions { canary: Some(canary), ..RouterOptions::default() };
+/// let deployments = ["old", "new"].map(|model| ProviderConfig::new("ollama").with_model(model));
+/// let router = ProviderRouter::with_options(deployments, options)?;
+/// assert_eq!(router.canary().unwrap().state, CanaryState::Running);
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CanaryOptions {
@@ -40,6 +53,14 @@ pub struct CanaryOptions {
 }
 
 /// The part of a canary's calls and of the others' that is compared.
+///
+/// ```
+/// use liter_llm::{ArmReport, Arms};
+///
+/// let arm = |calls, errors| ArmReport { calls, errors, ..ArmReport::default() };
+/// let arms = Arms { canary: arm(50, 5), incumbent: arm(950, 1) };
+/// assert!(arms.canary.errors * arms.incumbent.calls > arms.incumbent.errors * arms.canary.calls);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Arms {
     /// The canary.
@@ -49,6 +70,18 @@ pub struct Arms {
 }
 
 /// Whether a canary gets calls.
+///
+/// ```
+/// use liter_llm::{CanaryReport, CanaryState};
+///
+/// fn note(report: &CanaryReport) -> Option<&str> {
+///     match report.state {
+///         CanaryState::Running => None,
+///         CanaryState::RolledBack => report.reason.as_deref(),
+///     }
+/// }
+/// # let _ = note;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CanaryState {
@@ -59,6 +92,16 @@ pub enum CanaryState {
 }
 
 /// How a canary does.
+///
+/// ```
+/// use liter_llm::{CanaryReport, ProviderRouter};
+///
+/// fn line(router: &ProviderRouter) -> Option<String> {
+///     let CanaryReport { deployment, arms, .. } = router.canary()?;
+///     Some(format!("{deployment}: {} of {} calls failed", arms.canary.errors, arms.canary.calls))
+/// }
+/// # let _ = line;
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CanaryReport {
     /// The deployment, as the configuration names it.
@@ -243,7 +286,15 @@ impl Tell {
         if !self.told.swap(true, Ordering::AcqRel) {
             let (arm, word, streamed) = (self.arm, self.word, self.streamed);
             let outcome = Outcome { arm, word, streamed, failed, seconds, cost };
+            let before = canary.is_rolled_back();
             canary.note(&outcome, self.router.clock.now());
+            if !before
+                && canary.is_rolled_back()
+                && let Some(notices) = self.router.notices()
+            {
+                let name = &self.router.members[canary.position].name;
+                notices.add(NoticeKind::CanaryRolledBack, name, name, || canary.reason());
+            }
         }
     }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::budget;
 use super::canary::Watch;
+use super::guard::Arm;
 use super::router::{Choice, Router};
 use crate::core::error::{ErrorKind, LlmError};
 use crate::core::provider::LlmProvider;
 use crate::core::request::LlmRequest;
-use crate::core::route::{Course, Route, RouteCandidate};
+use crate::core::route::{CanaryArm, Course, Route, RouteCandidate};
 use crate::core::state::keeps_state;
 
 /// What another deployment is left beyond its 95th percentile: that is known to a sixteenth, and one in twenty takes
@@ -159,6 +160,10 @@ impl Way {
             chosen: chosen.map(|name| name.as_ref().to_owned()).unwrap_or_default(),
             candidates,
             unlisted,
+            arm: self.choice.compared.map(|(arm, _)| match arm {
+                Arm::Canary => CanaryArm::Canary,
+                Arm::Incumbent => CanaryArm::Rest,
+            }),
             notes: self.choice.notes.clone(),
         }
     }

@@ -16,6 +16,13 @@ use crate::core::route::Circuit;
 pub const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A call, as a policy of one's own sees it.
+///
+/// ```
+/// use liter_llm::PolicyCall;
+///
+/// let is_large = |call: &PolicyCall| call.input_tokens + call.output_tokens > 10_000;
+/// assert!(is_large(&PolicyCall { input_tokens: 20_000, ..PolicyCall::default() }));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PolicyCall {
     /// The request itself.
@@ -38,6 +45,16 @@ pub struct PolicyCall {
 }
 
 /// A deployment that could take the call, as a policy of one's own sees it. Times in seconds, prices in USD.
+///
+/// ```
+/// use liter_llm::PolicyCandidate;
+///
+/// let dear = PolicyCandidate { name: "a".to_owned(), price: Some(0.02), ..PolicyCandidate::default() };
+/// let cheap = PolicyCandidate { name: "b".to_owned(), price: Some(0.01), ..PolicyCandidate::default() };
+/// let mut candidates = [dear, cheap];
+/// candidates.sort_by(|a, b| a.price.partial_cmp(&b.price).unwrap());
+/// assert_eq!(candidates[0].name, "b");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PolicyCandidate {
     /// Its name.
@@ -118,6 +135,14 @@ pub trait CustomPolicy: Send + Sync {
 }
 
 /// How often a policy of one's own was not heard, and why.
+///
+/// ```
+/// use liter_llm::{PolicyFailures, ProviderConfig, ProviderRouter};
+///
+/// let router = ProviderRouter::new([ProviderConfig::new("ollama").with_model("llama3")])?;
+/// assert_eq!(router.figures().policy_failures, PolicyFailures::default());
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PolicyFailures {
     /// It took longer than [`PATIENCE`].

@@ -11,6 +11,15 @@ use super::stats::{COARSE, Figures, SLOT};
 use crate::core::route::Circuit;
 
 /// Live statistics of a router.
+///
+/// ```
+/// use liter_llm::{ProviderConfig, ProviderRouter, RouterFigures};
+///
+/// let router = ProviderRouter::new([ProviderConfig::new("ollama").with_model("llama3")])?;
+/// let RouterFigures { policy, deployments, .. } = router.figures();
+/// assert_eq!((policy.as_str(), deployments.len()), ("priority", 1));
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RouterFigures {
     /// The policy's name.
@@ -22,6 +31,15 @@ pub struct RouterFigures {
 }
 
 /// Live statistics of a deployment.
+///
+/// ```
+/// use liter_llm::{DeploymentFigures, ProviderConfig, ProviderRouter};
+///
+/// let router = ProviderRouter::new([ProviderConfig::new("ollama").with_model("llama3")])?;
+/// let first: &DeploymentFigures = &router.figures().deployments[0];
+/// assert_eq!((first.deployment.as_str(), first.share, first.figures.calls), ("ollama/llama3", 0.0, 0));
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeploymentFigures {
     /// Its name.
@@ -44,6 +62,16 @@ pub struct DeploymentFigures {
 }
 
 /// Latency by deployment and time.
+///
+/// ```
+/// use std::time::Duration;
+/// use liter_llm::{Heatmap, ProviderConfig, ProviderRouter};
+///
+/// let router = ProviderRouter::new([ProviderConfig::new("ollama").with_model("llama3")])?;
+/// let Heatmap { bucket, began, rows } = router.heatmap(Duration::from_secs(30), 4);
+/// assert_eq!((bucket, began.len(), rows[0].cells.len()), (30.0, 4, 4));
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Heatmap {
     /// The width of a bucket in seconds.
@@ -55,6 +83,14 @@ pub struct Heatmap {
 }
 
 /// One deployment's latency by time.
+///
+/// ```
+/// use liter_llm::{HeatmapCell, HeatmapRow};
+///
+/// let worst = |row: &HeatmapRow| row.cells.iter().filter_map(|cell| cell.p95).fold(0.0, f64::max);
+/// let cells = vec![HeatmapCell { p95: Some(1.5), ..HeatmapCell::default() }, HeatmapCell::default()];
+/// assert_eq!(worst(&HeatmapRow { deployment: "a".to_owned(), cells }), 1.5);
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HeatmapRow {
     /// Its name.
@@ -64,6 +100,13 @@ pub struct HeatmapRow {
 }
 
 /// One deployment's calls in one bucket.
+///
+/// ```
+/// use liter_llm::HeatmapCell;
+///
+/// let cell = HeatmapCell { count: 10, failures: 1, p50: Some(0.4), p95: Some(1.1) };
+/// assert!(cell.failures * 5 < cell.count);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct HeatmapCell {
     /// Calls that ended.

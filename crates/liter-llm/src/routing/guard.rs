@@ -44,6 +44,13 @@ const FIRST_VALUES: usize = 16;
 const STEP: f64 = 0.1;
 
 /// How much worse is too much: a factor, or no test.
+///
+/// ```
+/// use liter_llm::{Factor, GuardOptions};
+///
+/// let options = GuardOptions { latency: Factor(Some(1.5)), cost: Factor(None), ..GuardOptions::default() };
+/// assert!(options.validate().is_ok());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Factor(pub Option<f64>);
 
@@ -81,6 +88,16 @@ impl<'de> Deserialize<'de> for Factor {
 }
 
 /// When a canary is rolled back.
+///
+/// ```
+/// use liter_llm::{CanaryOptions, GuardOptions, Toggle};
+///
+/// let guard = GuardOptions { min_calls: 50, ..GuardOptions::default() };
+/// guard.validate()?;
+/// let canary = CanaryOptions { model: "new".to_owned(), percent: 5.0, guard: Some(Toggle::On(guard)) };
+/// assert!(canary.validate().is_ok());
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuardOptions {
@@ -167,6 +184,13 @@ pub struct Outcome {
 }
 
 /// What an arm has done since the canary began.
+///
+/// ```
+/// use liter_llm::ArmReport;
+///
+/// let arm = ArmReport { calls: 200, errors: 4, latency: Some(0.9), cost: None };
+/// assert_eq!(arm.errors * 100 / arm.calls, 2);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct ArmReport {
     /// Calls compared.
@@ -180,6 +204,20 @@ pub struct ArmReport {
 }
 
 /// What speaks against the canary in the window at hand, in one respect.
+///
+/// ```
+/// use liter_llm::Evidence;
+///
+/// let evidence = Evidence {
+///     measure: "error_rate",
+///     events: 9,
+///     canary: 7,
+///     expected: 0.5,
+///     limit: 8,
+///     p_value: 0.001,
+/// };
+/// assert!(evidence.canary < evidence.limit, "it is not rolled back yet");
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evidence {
     /// `error_rate`, `latency` or `cost`.

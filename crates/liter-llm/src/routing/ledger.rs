@@ -31,6 +31,13 @@ const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 /// A window of time, in seconds since 1970 (UTC): from `start` until before `end`.
+///
+/// ```
+/// use liter_llm::{Per, Window};
+///
+/// let Window { start, end } = Per::Day.window(90_000);
+/// assert_eq!((start, end), (86_400, 172_800));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Window {
     /// Its first second.
@@ -122,6 +129,13 @@ pub enum Charge {
 }
 
 /// What calls of one deployment or one caller have cost.
+///
+/// ```
+/// use liter_llm::{Money, Total};
+///
+/// let total = Total { spent: Money::from_usd(0.5).unwrap(), calls: 4, unpriced: 0 };
+/// assert_eq!(total.spent.usd() / total.calls as f64, 0.125);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Total {
     /// In US dollars.

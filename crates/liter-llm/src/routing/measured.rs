@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 
 use super::stats::Stats;
 use crate::core::around::{Answering, around};
-use crate::core::call::time_left;
+use crate::core::call::{elapsed, time_left};
 use crate::core::chunk::LlmChunk;
 use crate::core::clock::Clock;
 use crate::core::error::{ErrorKind, LlmError};
@@ -152,7 +152,8 @@ impl LlmProvider for Measured {
                 // A provider of one's own keeps no record.
                 let duration = took.as_secs_f64();
                 let deployment = self.name.as_ref().to_owned();
-                answer.attempts.push(Attempt { deployment, duration, ..Attempt::default() });
+                let started = (elapsed() - duration).max(0.0);
+                answer.attempts.push(Attempt { deployment, started, duration, ..Attempt::default() });
             }
         })
     }

@@ -25,6 +25,18 @@ const MOST: u64 = 32;
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// Mirrored traffic, as it stands in the configuration document.
+///
+/// ```
+/// use liter_llm::{MirrorOptions, ProviderConfig, ProviderRouter, RouterOptions};
+///
+/// let mirror = MirrorOptions { to: "new".to_owned(), percent: 10.0 };
+/// mirror.validate()?;
+/// let options = RouterOptions { mirror: Some(mirror), ..RouterOptions::default() };
+/// let deployments = ["old", "new"].map(|model| ProviderConfig::new("ollama").with_model(model));
+/// let router = ProviderRouter::with_options(deployments, options)?;
+/// assert_eq!(router.mirror().unwrap().sent, 0);
+/// # Ok::<(), liter_llm::LlmError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MirrorOptions {
@@ -45,6 +57,13 @@ impl MirrorOptions {
 }
 
 /// How the copies do.
+///
+/// ```
+/// use liter_llm::MirrorReport;
+///
+/// let report = MirrorReport { sent: 100, errors: 3, ..MirrorReport::default() };
+/// assert!(report.errors * 20 < report.sent);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct MirrorReport {
     /// The deployment, as the configuration names it.

@@ -15,6 +15,7 @@ pub mod guard;
 pub mod latency;
 pub mod least_busy;
 pub mod ledger;
+#[cfg_attr(not(feature = "sqlite"), path = "ledger_no_file.rs")]
 mod ledger_file;
 mod ledger_memory;
 mod length;

@@ -10,6 +10,16 @@ const PARTS: u64 = 1_000_000_000_000;
 /// A sum of US dollars in whole 1e-12. The largest is 18 million; sums beyond it stay there.
 ///
 /// In text and JSON it is a decimal number, all of it: `0.000045`.
+///
+/// ```
+/// use liter_llm::Money;
+///
+/// let price = Money::from_usd(2.5).unwrap();
+/// let cost = price.times(1_000, 1_000_000).plus(Money::from_parts(1));
+/// assert_eq!((cost.to_string().as_str(), cost.parts()), ("0.002500000001", 2_500_000_001));
+/// assert_eq!(Money::ZERO.minus(cost), Money::ZERO);
+/// assert_eq!(price.usd(), 2.5);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Money(u64);
 
@@ -66,11 +76,13 @@ impl Money {
         Self(self.0.saturating_sub(other.0))
     }
 
+    #[cfg(feature = "sqlite")]
     /// As the store keeps it.
     pub(super) fn stored(self) -> i64 {
         i64::try_from(self.0).unwrap_or(i64::MAX)
     }
 
+    #[cfg(feature = "sqlite")]
     /// From the store.
     pub(super) fn from_stored(parts: i64) -> Self {
         Self(u64::try_from(parts).unwrap_or_default())

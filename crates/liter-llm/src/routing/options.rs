@@ -10,6 +10,18 @@ use crate::core::error::LlmError;
 use crate::core::request::unknown_name;
 
 /// The rules of a router beside its deployments.
+///
+/// ```
+/// use liter_llm::RouterOptions;
+///
+/// let options = RouterOptions {
+///     policy: "latency".to_owned(),
+///     regions: vec!["eu".to_owned()],
+///     forbid_tags: vec!["beta".to_owned()],
+///     ..RouterOptions::default()
+/// };
+/// assert!(options.validate().is_ok());
+/// ```
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouterOptions {

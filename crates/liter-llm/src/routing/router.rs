@@ -20,6 +20,7 @@ use super::trial;
 use crate::core::clock::Clock;
 use crate::core::error::LlmError;
 use crate::core::estimate;
+use crate::core::notices::{NoticeKind, Notices};
 use crate::core::provider::LlmProvider;
 use crate::core::request::LlmRequest;
 use crate::core::route::{Candidates, Circuit, Course, Planned, Route, RouteOptions};
@@ -214,6 +215,20 @@ impl Router {
         self.budgets.spend()
     }
 
+    /// Has it told here when a budget is used up or degrades, or a canary is rolled back.
+    pub(crate) fn notify(&self, notices: &Arc<Notices>) {
+        let _ = self.budgets.notices.set(Arc::clone(notices));
+    }
+
+    pub(super) fn notices(&self) -> Option<&Arc<Notices>> {
+        self.budgets.notices.get()
+    }
+
+    /// Whether there are budgets.
+    pub(crate) fn has_budgets(&self) -> bool {
+        self.budgets.any()
+    }
+
     /// Goes on with what calls through `old` have spent and still reserve, for a router that replaces it. Budgets that
     /// are kept in another file than `old`'s go on with that file instead. A canary and a mirror of which nothing has
     /// changed go on with what they know.
@@ -367,6 +382,9 @@ impl Router {
             Some(0) => {}
             Some(place) if self.sickness(target) < CLOSED => {
                 choice.open[..=place].rotate_right(1);
+                if let Some(notices) = self.notices() {
+                    notices.add(NoticeKind::BudgetDegraded, name, name, || why.clone());
+                }
                 choice.notes.push(format!("{why}: degraded to `{name}`"));
             }
             _ => choice.notes.push(format!("{why}: `{name}` cannot take this call")),

@@ -256,6 +256,13 @@ pub struct Stats {
 }
 
 /// What the statistics say at one moment. Times in seconds; `None` while nothing is known.
+///
+/// ```
+/// use liter_llm::Figures;
+///
+/// let figures = Figures { calls: 40, failures: 2, latency_p95: Some(1.8), ..Figures::default() };
+/// assert!(!figures.suspect && figures.failures * 10 < figures.calls);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Figures {
     /// Seconds to the whole answer, lately.

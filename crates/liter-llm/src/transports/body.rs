@@ -1,25 +1,24 @@
 //! The body of an answer: its pieces, decompressed, under limits of time and size.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use flate2::write::MultiGzDecoder;
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use reqwest::{Response, Upgraded};
+use reqwest::Response;
+#[cfg(feature = "websocket")]
+use reqwest::Upgraded;
 
 use super::connection::Connection;
 use super::failure::{self, Peer};
+use super::gzip::Gzip;
 use super::pools::Origin;
 use crate::core::error::{ErrorKind, FailurePhase, LlmError};
 
 /// From this size on a body's buffer is made for the largest body there may be: 1 MiB.
 const LARGE_BODY: usize = 1024 * 1024;
-/// How much is decompressed at once; what comes out is at most about a thousand times as much.
-const GZIP_PIECE: usize = 1024;
 
 enum Source {
     Own {
@@ -194,6 +193,7 @@ impl BodyStream {
     }
 
     /// The connection itself, after an answer with status 101.
+    #[cfg(feature = "websocket")]
     pub(super) async fn into_upgraded(self) -> Result<(Upgraded, Peer), LlmError> {
         let Self { source, status, peer, .. } = self;
         let Source::Proxied(response) = source else {
@@ -211,47 +211,5 @@ impl BodyStream {
             detail.status_code = Some(self.status);
             detail.retryable = Some(false);
         })
-    }
-}
-
-/// Decompresses a little at a time, so that a small answer cannot fill the memory before its size is looked at.
-struct Gzip {
-    decoder: MultiGzDecoder<Vec<u8>>,
-    packed: Bytes,
-    empty: bool,
-}
-
-impl Default for Gzip {
-    fn default() -> Self {
-        Self { decoder: MultiGzDecoder::new(Vec::new()), packed: Bytes::new(), empty: true }
-    }
-}
-
-impl Gzip {
-    /// What more of the bytes at hand gives.
-    fn next(&mut self) -> io::Result<Option<Bytes>> {
-        while !self.packed.is_empty() {
-            self.empty = false;
-            let size = self.packed.len().min(GZIP_PIECE);
-            self.decoder.write_all(&self.packed[..size])?;
-            self.packed.advance(size);
-            if let Some(piece) = self.unpacked() {
-                return Ok(Some(piece));
-            }
-        }
-        Ok(None)
-    }
-
-    /// What was held back until the end, which must be a clean one.
-    fn finish(&mut self) -> io::Result<Option<Bytes>> {
-        if !self.empty {
-            self.decoder.try_finish()?;
-        }
-        Ok(self.unpacked())
-    }
-
-    fn unpacked(&mut self) -> Option<Bytes> {
-        let out = self.decoder.get_mut();
-        (!out.is_empty()).then(|| std::mem::take(out).into())
     }
 }

@@ -22,6 +22,7 @@ use super::failure::{self, Peer};
 use super::http1::{Head, write_head};
 use super::pools::{Clients, Origin, Pools};
 use super::{connecting, tls};
+use crate::core::call;
 use crate::core::error::{FailurePhase, LlmError};
 
 /// The product token every request carries, unless its headers name another.
@@ -262,7 +263,10 @@ impl HttpTransport {
         let outcome = tokio::time::timeout(self.connect_timeout, self.connector.connect(url)).await;
         let peer = Peer::of(url);
         match outcome {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => {
+                call::connected(begun.elapsed());
+                Ok(connection)
+            }
             // The limit is shared out among a host's addresses: the last share ends with it, give or take a tick.
             Ok(Err(_)) if begun.elapsed() + TICK >= self.connect_timeout => {
                 Err(failure::timed_out(FailurePhase::Connect, &peer, self.connect_timeout))
@@ -281,6 +285,9 @@ impl HttpTransport {
     ) -> Result<HttpAnswer, LlmError> {
         request.headers_mut().insert(ACCEPT_ENCODING, encoding(accept_gzip));
         let home = self.pools.here()?;
+        if cfg!(not(feature = "socks")) && self.pools.is_socks(request.url()) {
+            return Err(no_socks("the environment's proxy variable"));
+        }
         let clients = self.pools.clients(&home)?;
         drop(home);
         let client = if is_link_local(request.url()) { clients.direct } else { clients.proxied };
@@ -304,7 +311,7 @@ impl HttpTransport {
 }
 
 const fn encoding(accept_gzip: bool) -> HeaderValue {
-    HeaderValue::from_static(if accept_gzip { "gzip" } else { "identity" })
+    HeaderValue::from_static(if accept_gzip && cfg!(feature = "gzip") { "gzip" } else { "identity" })
 }
 
 /// The request's head as it goes to the host itself, with the headers every request carries.
@@ -369,6 +376,15 @@ fn every_host_is_excepted() -> bool {
         .any(|value| value.split(',').any(|entry| entry.trim() == "*"))
 }
 
+/// `what`: what names the SOCKS proxy.
+fn no_socks(what: &str) -> LlmError {
+    let what = format!(
+        "{what} names a SOCKS proxy, and this program was built without liter-llm's feature `socks`; switch it on, or \
+         use an `http://` proxy, or `proxy=\"direct\"` for none"
+    );
+    LlmError::config("proxy", what)
+}
+
 fn parse_proxy(proxy: &str) -> Result<Proxy, LlmError> {
     let fault = || {
         // The text is not repeated: it may hold a password.
@@ -378,6 +394,9 @@ fn parse_proxy(proxy: &str) -> Result<Proxy, LlmError> {
     if !["http", "https", "socks4", "socks4a", "socks5", "socks5h"].contains(&url.scheme()) || !url.has_host()
     {
         return Err(fault());
+    }
+    if cfg!(not(feature = "socks")) && url.scheme().starts_with("socks") {
+        return Err(no_socks("`proxy`"));
     }
     Proxy::all(url).map_err(|_| fault())
 }

@@ -189,6 +189,13 @@ impl Pools {
         origin
     }
 
+    /// Whether the environment names a SOCKS proxy for the host of `url`.
+    pub(super) fn is_socks(&self, url: &Url) -> bool {
+        let target = url.as_str().parse().ok().filter(|_| !is_link_local(url));
+        let proxy = self.proxies.as_ref().zip(target).and_then(|(proxies, uri)| proxies.intercept(&uri));
+        proxy.is_some_and(|proxy| proxy.uri().scheme_str().is_some_and(|scheme| scheme.starts_with("socks")))
+    }
+
     /// The clients for proxies and upgrades.
     ///
     /// # Errors

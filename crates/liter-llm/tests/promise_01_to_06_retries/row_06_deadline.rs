@@ -10,6 +10,8 @@ use super::*;
 const FULL: [u64; 7] = [200, 500, 1000, 1500, 2000, 3500, 5000];
 const SHORT: [u64; 4] = [200, 500, 1000, 1500];
 const GRACE: Duration = Duration::from_millis(100);
+/// What is given up sooner, in seconds, need not have left.
+const AT_ONCE: f64 = 0.005;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Host {
@@ -92,8 +94,14 @@ async fn row_06_nothing_outlasts_the_deadline() {
                 let detail = error.detail();
                 let place = format!("{model} took {took:?}: {error:?}");
                 assert!(took <= deadline + GRACE, "{place}");
-                assert_eq!(detail.attempts.len(), seen(sim, &model).len(), "every send is recorded: {place}");
                 let last = detail.attempts.last().unwrap();
+                // One that is begun at the last moment may be given up before it has left.
+                let left = last.error.as_deref() != Some("timeout") || last.duration >= AT_ONCE;
+                let (sent, seen) = (detail.attempts.len(), seen(sim, &model).len());
+                assert!(
+                    sent == seen || (!left && sent == seen + 1),
+                    "every send is recorded: {seen}: {place}"
+                );
                 assert_eq!(last.deployment, format!("openai/{model}"), "{place}");
                 match host {
                     Host::AsksForTooLong => {

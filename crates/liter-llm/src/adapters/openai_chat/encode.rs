@@ -95,7 +95,7 @@ pub(super) fn encode(request: &LlmRequest, target: &Target<'_>) -> Result<WireRe
         && stream.get() != if target.stream { "true" } else { "false" }
     {
         return Err(LlmError::invalid(
-            "extra",
+            "extra.stream",
             "`extra.stream` contradicts the call: use `stream()` for a streamed answer, `generate()` for a whole one",
         ));
     }

@@ -111,5 +111,8 @@ fn extra_wins_and_is_untouched() {
     let wire = encode("groq", &json!({"prompt": "x", "extra": {"logprobs": true}}), false).unwrap();
     assert_eq!(tail(&wire), r#","logprobs":true}"#);
     let error = encode("openai", &json!({"prompt": "x", "extra": {"stream": true}}), false).unwrap_err();
-    assert_eq!((error.kind(), error.detail().param.as_deref()), (ErrorKind::InvalidRequest, Some("extra")));
+    assert_eq!(
+        (error.kind(), error.detail().param.as_deref()),
+        (ErrorKind::InvalidRequest, Some("extra.stream"))
+    );
 }

@@ -1,0 +1,171 @@
+//! The test vectors in Rust: every vector in `tests/vectors` through `Client::from_json`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use liter_llm::core::fold::Folder;
+use liter_llm::{Client, LlmError, LlmProvider, LlmRequest};
+use liter_llm_sim::VectorServer;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// The longest one vector may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors")
+}
+
+/// One request to the server's own paths: status and body.
+async fn ask(server: &VectorServer, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(server.addr()).await.unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: vectors\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
+    (status, answer.split_off(end + 4))
+}
+
+fn failed(error: &LlmError) -> Value {
+    serde_json::to_value(error).unwrap()
+}
+
+async fn generate(client: &Client, request: LlmRequest) -> Value {
+    match client.generate(request).await {
+        Ok(response) => json!({"response": response}),
+        Err(error) => json!({"error": failed(&error)}),
+    }
+}
+
+async fn stream(client: &Client, request: LlmRequest) -> Value {
+    let mut told = Vec::new();
+    let mut stream = match client.stream(request).await {
+        Ok(stream) => stream,
+        Err(error) => return json!({"chunks": told, "error": failed(&error)}),
+    };
+    let mut folder = Folder::new();
+    while let Some(chunk) = stream.next().await {
+        match chunk {
+            Ok(chunk) => {
+                folder.push(&chunk);
+                told.push(serde_json::to_value(&chunk).unwrap());
+            }
+            Err(error) => return json!({"chunks": told, "error": failed(&error)}),
+        }
+    }
+    json!({"chunks": told, "response": folder.finish()})
+}
+
+/// Makes the calls of a vector and gives what the server says of their outcomes.
+async fn run(server: &VectorServer, name: &str) -> String {
+    let at = |rest: &str| format!("/v/{name}/{rest}");
+    assert_eq!(ask(server, "POST", &at("reset"), b"").await.0, 200);
+    let config = ask(server, "GET", &at("config"), b"").await.1;
+    let calls = String::from_utf8(ask(server, "GET", &at("calls"), b"").await.1).unwrap();
+    let mut outcomes = Vec::new();
+    match Client::from_json(&config) {
+        Err(error) => outcomes.push(json!({"error": failed(&error)})),
+        Ok(client) => {
+            for (number, call) in calls.lines().enumerate() {
+                let request = ask(server, "GET", &at(&format!("calls/{number}")), b"").await.1;
+                outcomes.push(match (call, LlmRequest::from_json(&request)) {
+                    ("generate", Err(error)) => json!({"error": failed(&error)}),
+                    (_, Err(error)) => json!({"chunks": [], "error": failed(&error)}),
+                    ("generate", Ok(request)) => generate(&client, request).await,
+                    (_, Ok(request)) => stream(&client, request).await,
+                });
+            }
+        }
+    }
+    let body = serde_json::to_vec(&outcomes).unwrap();
+    String::from_utf8(ask(server, "POST", &at("judge"), &body).await.1).unwrap()
+}
+
+/// The server's word on every vector of a folder.
+async fn run_all(folder: &Path) -> HashMap<String, String> {
+    let server = VectorServer::start(folder, 0).unwrap();
+    let named = String::from_utf8(ask(&server, "GET", "/v", b"").await.1).unwrap();
+    let words = futures_util::stream::iter(named.lines().map(str::to_owned))
+        .map(|name| {
+            let server = &server;
+            async move {
+                let word = tokio::time::timeout(LIMIT, run(server, &name)).await;
+                (name, word.unwrap_or_else(|_| "took too long".to_owned()))
+            }
+        })
+        .buffer_unordered(8)
+        .collect::<HashMap<_, _>>()
+        .await;
+    assert_eq!(words.len(), server.names().len());
+    words
+}
+
+/// All vectors as they stand in their files.
+fn vectors() -> Vec<Value> {
+    let files = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let named = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "json");
+    let mut files: Vec<PathBuf> =
+        files.filter(|path| named(path) && !path.ends_with("schema.json")).collect();
+    files.sort();
+    let read =
+        |path: &PathBuf| serde_json::from_str::<Value>(&std::fs::read_to_string(path).unwrap()).unwrap();
+    files.iter().flat_map(|path| read(path)["vectors"].as_array().unwrap().clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_vector_holds() {
+    let words = run_all(&folder()).await;
+    let count: usize = std::fs::read_to_string(folder().join("COUNT")).unwrap().trim().parse().unwrap();
+    let wrong: Vec<String> = words
+        .iter()
+        .filter(|(_, word)| *word != "ok")
+        .map(|(name, word)| format!("{name}\n{word}\n"))
+        .collect();
+    println!("vectors: {} run, {} hold", words.len(), words.len() - wrong.len());
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), words.len(), wrong.join("\n"));
+    assert_eq!((words.len(), vectors().len()), (count, count), "tests/vectors/COUNT says how many there are");
+}
+
+/// Changes one thing that a vector expects.
+fn mutate(number: usize, vector: &mut Value) {
+    let sends = vector["exchanges"].as_array().is_some_and(|list| !list.is_empty());
+    match number % 4 {
+        0 if sends => vector["exchanges"][0]["request"]["body"]["not_sent"] = json!(1),
+        1 if sends => vector["exchanges"][0]["request"]["path"] = json!("/elsewhere"),
+        2 => {
+            let never = json!({"request": {"path": "/never", "body": {}}, "reply": {}});
+            vector["exchanges"].as_array_mut().unwrap().push(never);
+        }
+        _ => {
+            let outcome = &mut vector["calls"][0]["outcome"];
+            if let Some(content) = outcome.pointer_mut("/response/message/content") {
+                content.as_array_mut().unwrap().push(json!({"type": "text", "text": "never said"}));
+            } else {
+                let kind = if outcome["error"]["kind"] == "decode" { "timeout" } else { "decode" };
+                outcome["error"]["kind"] = json!(kind);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_expectation_is_refused() {
+    let mut changed = vectors();
+    changed.iter_mut().enumerate().for_each(|(number, vector)| mutate(number, vector));
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutated-vectors");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("mutated.json"), json!({"vectors": changed}).to_string()).unwrap();
+    let words = run_all(&place).await;
+    assert_eq!(words.len(), changed.len());
+    let held: Vec<&String> = words.iter().filter(|(_, word)| *word == "ok").map(|(name, _)| name).collect();
+    assert!(held.is_empty(), "hold all the same: {held:?}");
+}

@@ -1,0 +1,1 @@
+"""Traces, metrics, logs and records of calls, through what the host has."""
