@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use liter_llm::{ErrorKind, LlmError};
-use tokio::runtime::{Builder, Runtime};
+use liter_llm_border::threads;
+use tokio::runtime::Runtime;
 
 /// A runtime and the process that made it.
 struct Owned {
@@ -29,18 +30,9 @@ pub fn runtime() -> Result<&'static Runtime, LlmError> {
     {
         return Ok(&owned.runtime);
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(cores.clamp(1, 4))
-        // Name resolution: made when needed. A few names that cannot be resolved must not keep the others waiting.
-        .max_blocking_threads(32)
-        .thread_name("liter-llm")
-        .on_thread_start(leave_signals_to_the_host)
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            LlmError::new(ErrorKind::Connection, format!("no threads for the engine: {error}"))
-        })?;
+    let runtime = threads().on_thread_start(leave_signals_to_the_host).build().map_err(|error| {
+        LlmError::new(ErrorKind::Connection, format!("no threads for the engine: {error}"))
+    })?;
     let made = Box::leak(Box::new(Owned { pid, runtime }));
     match CURRENT.compare_exchange(current, made, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(&made.runtime),

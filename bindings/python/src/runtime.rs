@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::thread::ThreadId;
 
-use tokio::runtime::{Builder, Runtime};
+use liter_llm_border::threads;
+use tokio::runtime::Runtime;
 
 /// A runtime and the process that made it.
 struct Owned {
@@ -29,14 +30,7 @@ pub fn runtime() -> std::io::Result<&'static Runtime> {
     {
         return Ok(&owned.runtime);
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(cores.clamp(1, 4))
-        // Name resolution: made when needed. A few names that cannot be resolved must not keep the others waiting.
-        .max_blocking_threads(32)
-        .thread_name("liter-llm")
-        .enable_all()
-        .build()?;
+    let runtime = threads().build()?;
     let made = Box::leak(Box::new(Owned { pid, runtime }));
     match CURRENT.compare_exchange(current, made, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(&made.runtime),

@@ -9,6 +9,7 @@ mod metrics;
 mod order;
 mod question;
 mod retry;
+mod threads;
 
 pub use call::{Answer, Outcome, answer, closed, payload};
 pub use cost::catalog_cost;
@@ -17,6 +18,7 @@ pub use metrics::ProcessMetrics;
 pub use order::{ForeignProvider, Order};
 pub use question::{ForeignPolicy, Question};
 pub use retry::{RetryFacts, retry_wait};
+pub use threads::threads;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
