@@ -64,7 +64,7 @@ soak: .venv/.release
 	@$(PYTHON) benchmarks/soak/soak.py
 
 clean:
-	rm -rf benchmarks/node/node_modules .venv .bench-venvs target dist build site node_modules .pytest_cache .ruff_cache .mypy_cache benchmarks/results
+	rm -rf benchmarks/node/node_modules tests/node-22/node_modules .venv .bench-venvs target dist build site node_modules .pytest_cache .ruff_cache .mypy_cache benchmarks/results
 	rm -rf $(addprefix bindings/node/,.built .release dist native data LICENSE node_modules)
 	find python tests benchmarks examples scripts -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	find python -name '_native*.so' -delete 2>/dev/null || true

@@ -1,22 +1,23 @@
 """Builds the Node package where it stands: the native library, what it reads, and the JavaScript.
 
-    python scripts/build_node.py [--release] [--platform linux-x64-musl]
+    python scripts/build_node.py [--release] [--platform darwin-x64]
 
-With `--platform`, the library is built for that platform of Linux instead of this machine, and the simulator
-is not built.
+With `--platform`, the library is built for that one of `PLATFORMS` instead of this machine, and the
+simulator is not built. The platforms of Linux can be built on any Linux, those of macOS and of Windows on
+their own system; the Rust target has to be installed.
 
-On Linux with the GNU C library, zig links the library, so that it runs with every GLIBC from 2.28 on,
+On Linux, zig links the library: with the GNU C library so that it runs with every GLIBC from 2.28 on,
 whatever the machine has that builds it.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,58 +28,57 @@ OLDEST_GLIBC = "2.28"
 PROCESSORS = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 
 
-@dataclass(frozen=True)
-class Platform:
-    """What is built for."""
+#: The platforms as the package calls them, each with the target it is compiled for.
+PLATFORMS = {
+    "linux-x64-gnu": "x86_64-unknown-linux-gnu",
+    "linux-arm64-gnu": "aarch64-unknown-linux-gnu",
+    "linux-x64-musl": "x86_64-unknown-linux-musl",
+    "linux-arm64-musl": "aarch64-unknown-linux-musl",
+    "darwin-arm64": "aarch64-apple-darwin",
+    "darwin-x64": "x86_64-apple-darwin",
+    "win32-x64": "x86_64-pc-windows-msvc",
+    "win32-arm64": "aarch64-pc-windows-msvc",
+}
+#: The names cargo gives the library.
+LIBRARIES = {
+    "linux": "libliter_llm_node.so",
+    "darwin": "libliter_llm_node.dylib",
+    "win32": "liter_llm_node.dll",
+}
 
-    name: str
-    """As the package calls it."""
-    library: str
-    """The name cargo gives the library."""
-    triple: str | None
-    """The target to build for with zig; `None`: this machine, with its own linker."""
 
-
-def this_platform() -> Platform:
+def this_platform() -> str:
+    """The platform of this machine."""
     machine = platform.machine().lower()
-    processor = PROCESSORS.get(machine, machine)
-    if sys.platform == "darwin":
-        return Platform(f"darwin-{processor}", "libliter_llm_node.dylib", None)
-    if sys.platform == "win32":
-        return Platform(f"win32-{processor}", "liter_llm_node.dll", None)
-    if platform.libc_ver()[0] != "glibc":
-        return Platform(f"linux-{processor}-musl", "libliter_llm_node.so", None)
-    return Platform(f"linux-{processor}-gnu", "libliter_llm_node.so", f"{machine}-unknown-linux-gnu")
+    name = f"{sys.platform}-{PROCESSORS.get(machine, machine)}"
+    if sys.platform != "linux":
+        return name
+    return f"{name}-{'gnu' if platform.libc_ver()[0] == 'glibc' else 'musl'}"
 
 
-def linux(name: str) -> Platform:
-    """A platform of Linux, to be built for with zig."""
-    _, processor, libc = name.split("-")
-    machine = {"x64": "x86_64", "arm64": "aarch64"}[processor]
-    return Platform(name, "libliter_llm_node.so", f"{machine}-unknown-linux-{libc}")
+def cargo(name: str, *, release: bool) -> tuple[list[str], dict[str, str], Path]:
+    """The command that builds for a platform, what it needs in its environment, and the library it makes."""
+    system, triple = name.split("-", maxsplit=1)[0], PLATFORMS[name]
+    options = ["--locked", "--quiet", "--package", "liter-llm-node", *(["--release"] if release else [])]
+    library = ROOT / "target" / triple / ("release" if release else "debug") / LIBRARIES[system]
+    if system != "linux":
+        return [CARGO, "build", *options, "--target", triple], {}, library
+    environment = {"CARGO_ZIGBUILD_PYTHON_PATH": sys.executable}
+    if name.endswith("-musl"):
+        # A library that Node loads has to use the C library of the process.
+        environment["RUSTFLAGS"] = "-C target-feature=-crt-static"
+    else:
+        triple = f"{triple}.{OLDEST_GLIBC}"
+    # Not through cargo: that looks for the subcommand on the path only.
+    zigbuild = str(Path(sys.executable).with_name("cargo-zigbuild"))
+    return [zigbuild, "zigbuild", *options, "--target", triple], environment, library
 
 
-def build_library(to: Platform, *, release: bool) -> Path:
-    """Builds the library and gives its place."""
-    command = [CARGO, "build", "--locked", "--quiet", "--package", "liter-llm-node"]
-    place = ROOT / "target"
-    environment = dict(os.environ)
-    if to.triple is not None:
-        # Not through cargo: that looks for the subcommand on the path only.
-        zigbuild = str(Path(sys.executable).with_name("cargo-zigbuild"))
-        if to.triple.endswith("-musl"):
-            # A library that Node loads has to use the C library of the process.
-            environment["RUSTFLAGS"] = "-C target-feature=-crt-static"
-            target = to.triple
-        else:
-            target = f"{to.triple}.{OLDEST_GLIBC}"
-        command = [zigbuild, "zigbuild", *command[2:], "--target", target]
-        environment["CARGO_ZIGBUILD_PYTHON_PATH"] = sys.executable
-        place /= to.triple
-    if release:
-        command.append("--release")
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
-    return place / ("release" if release else "debug") / to.library
+def build_library(name: str, *, release: bool) -> Path:
+    """Builds the library for a platform and gives its place."""
+    command, environment, library = cargo(name, release=release)
+    subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=True)
+    return library
 
 
 def put(source: Path, target: Path) -> None:
@@ -90,9 +90,15 @@ def put(source: Path, target: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    elsewhere = arguments[arguments.index("--platform") + 1] if "--platform" in arguments else None
-    to = this_platform() if elsewhere is None else linux(elsewhere)
-    put(build_library(to, release="--release" in arguments), PACKAGE / "native" / f"{to.name}.node")
+    parser = argparse.ArgumentParser(description="Builds the Node package where it stands.")
+    parser.add_argument("--release", action="store_true", help="with all optimisations")
+    parser.add_argument(
+        "--platform", choices=PLATFORMS, help="build for this platform; without: this machine's"
+    )
+    options = parser.parse_args(arguments)
+    elsewhere: str | None = options.platform
+    name = elsewhere or this_platform()
+    put(build_library(name, release=options.release), PACKAGE / "native" / f"{name}.node")
     put(ROOT / "data" / "models.json", PACKAGE / "data" / "models.json")
     put(ROOT / "LICENSE", PACKAGE / "LICENSE")
     if elsewhere is None:

@@ -15,6 +15,10 @@ BIN = Path(PYTHON).parent
 NPM = ("npm", "--prefix", "bindings/node", "run", "--silent")
 # The bindings are libraries for their languages and cannot be linked as programs; tests there cover them.
 NO_BINDINGS = ("--exclude", "liter-llm-python", "--exclude", "liter-llm-node")
+# With what is not on by default, so that the tests behind it run too, and nothing is built twice for that;
+# scripts/rust_features.py compiles each feature alone. `model` replaces the locks: a build of its own.
+SPANS = "liter-llm/opentelemetry"
+MODELS = ("-p", "liter-llm", "--features", "model", "--test", "models", "--locked", "--quiet")
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,21 @@ LINT = (
     Check("Rust format", ("cargo", "fmt", "--all", "--check")),
     Check(
         "Rust lints",
-        ("cargo", "clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"),
+        (
+            "cargo",
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--features",
+            f"{SPANS},liter-llm-bench/virtual-time",
+            "--locked",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ),
     ),
+    Check("models' lints", ("cargo", "clippy", *MODELS, "--", "-D", "warnings")),
     Check("Python format", (str(BIN / "ruff"), "format", "--check", ".")),
     Check("Python lints", (str(BIN / "ruff"), "check", ".")),
     Check("Python types", (str(BIN / "basedpyright"),)),
@@ -44,22 +61,11 @@ LINT = (
     Check("Node lints", (*NPM, "lint")),
 )
 TESTS = (
-    Check("Rust tests", ("cargo", "test", "--workspace", *NO_BINDINGS, "--locked", "--quiet")),
     Check(
-        "models",
-        (
-            "cargo",
-            "test",
-            "-p",
-            "liter-llm",
-            "--features",
-            "model",
-            "--test",
-            "models",
-            "--locked",
-            "--quiet",
-        ),
+        "Rust tests",
+        ("cargo", "test", "--workspace", *NO_BINDINGS, "--features", SPANS, "--locked", "--quiet"),
     ),
+    Check("models", ("cargo", "test", *MODELS)),
     Check(
         "routing bench",
         # The same packages as the tests above: nothing is built twice.
@@ -68,6 +74,8 @@ TESTS = (
             "test",
             "--workspace",
             *NO_BINDINGS,
+            "--features",
+            SPANS,
             "--locked",
             "--quiet",
             "--test",
@@ -79,6 +87,7 @@ TESTS = (
     Check("instruction counts", (PYTHON, "benchmarks/instructions/run.py")),
     Check("Python tests, conformance, documentation", (PYTHON, "-m", "pytest", "-ra", "tests")),
     Check("Node tests", (*NPM, "test")),
+    Check("Node tests on Node.js 22", (PYTHON, "scripts/node_22.py")),
 )
 GROUPS = {"all": LINT + TESTS, "lint": LINT, "tests": TESTS}
 

@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,71 +26,10 @@ import pytest
 
 from liter_llm.testing import Simulator
 
+from .c_programs import VALGRIND, C, Installed, checked, needs, run
+
 ROOT = Path(__file__).resolve().parents[1]
-C = ROOT / "bindings" / "c"
 VECTORS = ROOT / "tests" / "vectors"
-WARNINGS = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
-#: Wrong reads and writes, and blocks that nothing points to any more, make it end with 9.
-VALGRIND = (
-    "valgrind",
-    "--quiet",
-    "--error-exitcode=9",
-    "--leak-check=full",
-    "--show-leak-kinds=definite",
-    "--errors-for-leak-kinds=definite",
-)
-
-
-def needs(*tools: str) -> None:
-    missing = [tool for tool in tools if shutil.which(tool) is None]
-    if not missing:
-        return
-    words = f"{' and '.join(missing)} is not installed"
-    if os.environ.get("CI"):
-        pytest.fail(words)
-    pytest.skip(words)
-
-
-def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(
-        [str(word) for word in command],
-        env=os.environ | (env or {}),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command[0]} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert not done.stderr, done.stderr
-    return done.stdout
-
-
-@dataclass(frozen=True)
-class Installed:
-    """The library as `make install` leaves it, and the programs compiled against it."""
-
-    prefix: Path
-
-    def flags(self, *options: str) -> list[str]:
-        folder = {"PKG_CONFIG_PATH": str(self.prefix / "lib" / "pkgconfig")}
-        return run("pkg-config", *options, "liter_llm", env=folder).split()
-
-    def program(
-        self, source: Path, *, static: bool = False, compiler: tuple[str, ...] = ("cc", *WARNINGS)
-    ) -> Path:
-        program = self.prefix / f"{source.stem}{'-static' if static else ''}{source.suffix.replace('.', '-')}"
-        if not program.exists():
-            flags = self.flags("--cflags", "--libs", *(["--static"] if static else []))
-            if static:
-                archive = str(self.prefix / "lib" / "libliter_llm_c.a")
-                flags = [archive if flag == "-lliter_llm_c" else flag for flag in flags]
-                flags += ["-s", "-Wl,--gc-sections"]
-            run(*compiler, "-g", source, "-o", program, *flags, "-pthread")
-        return program
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"LD_LIBRARY_PATH": str(self.prefix / "lib")}
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +57,6 @@ def slow() -> Iterator[Simulator]:
     with Simulator(token_interval_ms=2) as server:
         server.rules = [{"match": {"model": "hang"}, "fault": {"hang": True}}]
         yield server
-
-
-def checked(installed: Installed, name: str, *words: str | Path, valgrind: bool = True) -> str:
-    program = installed.program(C / "tests" / f"{name}.c")
-    if valgrind:
-        needs("valgrind")
-    return run(*(VALGRIND if valgrind else ()), program, *words, env=installed.environment).strip()
 
 
 @pytest.mark.parametrize(
@@ -257,6 +188,12 @@ def test_records_metrics_and_notices(installed: Installed, slow: Simulator) -> N
 
 def test_callbacks(installed: Installed, slow: Simulator) -> None:
     assert checked(installed, "callbacks", config(slow)) == "callbacks: all"
+
+
+def test_callbacks_before_the_call_is_handed_over(installed: Installed, sim: Simulator) -> None:
+    """`early.c` holds the beginning thread back until the last callback has run: no harm."""
+    assert checked(installed, "early", config(sim)) == "early: all"
+    assert checked(installed, "early", config(sim), valgrind=False) == "early: all"
 
 
 def test_four_threads(installed: Installed, sim: Simulator) -> None:
@@ -439,7 +376,22 @@ def test_the_page_on_c_shows_telemetry_that_works(
     source.write_text(
         "#define main first\n" + shown("c.md", "c") + "#undef main\n"
         """
+        #include <unistd.h>
+
+        static int lines(const char *path) {
+            FILE *file = fopen(path, "r");
+            int found = 0;
+            for (int byte; file != NULL && (byte = fgetc(file)) != EOF;) {
+                found += byte == '\\n';
+            }
+            if (file != NULL) {
+                fclose(file);
+            }
+            return found;
+        }
+
         int main(int count, char **words) {
+            int before = lines(words[2]);
             const char *config = words[1], *request = "{\\"prompt\\": \\"hello\\"}";
             LiterLlmEngine *engine = liter_llm_engine_new(config, strlen(config), NULL);
             LiterLlmRecords *records = log_calls(engine, words[2]);
@@ -448,6 +400,10 @@ def test_the_page_on_c_shows_telemetry_that_works(
                 liter_llm_result_free(liter_llm_generate(engine, request, strlen(request)));
             }
             liter_llm_records_free(records);
+            /* The file is closed with the last callback, which may come later: main() returns after it. */
+            for (int wait = 0; wait < 2000 && lines(words[2]) < before + 2; wait++) {
+                usleep(10000);
+            }
             LiterLlmResult *text = scrape(engine, count == 4 ? words[3] : NULL);
             puts(liter_llm_result_text(text, NULL));
             liter_llm_result_free(text);
@@ -464,10 +420,8 @@ def test_the_page_on_c_shows_telemetry_that_works(
     assert "# EOF" in run(
         program, config(sim), log, "application/openmetrics-text", env=installed.environment
     )
-    end = time.monotonic() + 10
-    while len(lines := log.read_text(encoding="utf-8").splitlines()) < 4:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 4
     assert {json.loads(line)["finish_reason"] for line in lines} == {"stop"}
 
 
@@ -491,6 +445,31 @@ def test_the_page_on_c_names_every_function() -> None:
         r"^\| (`liter_llm_[^|]+) \|", (ROOT / "docs" / "c.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert sorted(re.findall(r"\w+", " ".join(table))) == sorted(declared)
+
+
+def test_the_page_on_c_sorts_every_function() -> None:
+    """The sentence on the core and the others: a name that begins with `_` goes on from the one before."""
+    header = (C / "include" / "liter_llm.h").read_text(encoding="utf-8")
+    declared = re.findall(r"^[\w ]+ \*?(liter_llm_\w+)\(", header, re.MULTILINE)
+    page = (ROOT / "docs" / "c.md").read_text(encoding="utf-8")
+    sentence = re.search(
+        r"^Ten of the (\d+) are the core(.*?); of the others five (.*?), seven (.*?), and three (.*?)\n\n",
+        page,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert sentence
+    assert int(sentence[1]) == len(declared)
+    sorted_names: list[str] = []
+    for count, part in zip((10, 5, 7, 3), sentence.groups()[1:], strict=True):
+        names: list[str] = []
+        for name in re.findall(r"`(\w+)`", part):
+            if name.endswith("_"):
+                names += [each for each in declared if each.startswith(name)]
+            else:
+                names.append(names[-1].rpartition("_")[0] + name if name.startswith("_") else name)
+        assert len(names) == count, names
+        sorted_names += names
+    assert sorted(sorted_names) == sorted(declared)
 
 
 def test_a_binding_made_by_the_book_passes_every_vector(installed: Installed, tmp_path: Path) -> None:

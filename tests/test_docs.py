@@ -35,6 +35,7 @@ PAGES = sorted(
             "crates/*/README.md",
             "bindings/*/README.md",
             "deploy/**/*.md",
+            "benchmarks/*.md",
         )
         for path in ROOT.glob(pattern)
     }

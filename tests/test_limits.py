@@ -11,6 +11,7 @@ import pytest
 
 from liter_llm import APITimeoutError, AsyncLiterLLM, LiterLLM, LlmResponse, RateLimitError
 from liter_llm.testing import RequestRecord, Simulator
+from tests.stalls import on_time
 
 
 def most_open(requests: list[RequestRecord]) -> int:
@@ -78,6 +79,7 @@ def test_a_cancelled_call_leaves_the_line(sim: Simulator) -> None:
     assert len(sim.requests) == 2
 
 
+@pytest.mark.keeps_time
 def test_time_in_line_counts(sim: Simulator) -> None:
     sim.rules.append({"fault": {"delay_ms": 400}})
 
@@ -88,7 +90,7 @@ def test_time_in_line_counts(sim: Simulator) -> None:
         begun = time.monotonic()
         with pytest.raises(APITimeoutError) as caught:
             await client.generate("second", timeout=0.1)
-        assert time.monotonic() - begun < 0.3
+        on_time(time.monotonic() - begun < 0.3)
         assert caught.value.phase == "total"
         assert (await first).text
 
@@ -110,28 +112,32 @@ def test_a_stream_keeps_its_place(sim: Simulator) -> None:
         assert client.generate("Hi").text
 
 
+@pytest.mark.keeps_time
 def test_requests_a_minute_are_paced(sim: Simulator) -> None:
     asyncio.run(gather(AsyncLiterLLM(sim.config("openai", rpm=600)), 40))
     times = [request.at for request in sim.requests]
-    assert times[19] - times[0] < 0.5, "a burst of two seconds' worth"
-    assert 1.9 < times[-1] - times[0] < 4, "then 9.7 a second"
+    assert times[-1] - times[0] > 1.9, "9.7 a second after the burst"
+    on_time(times[19] - times[0] < 0.5, "a burst of two seconds' worth")
+    on_time(times[-1] - times[0] < 4, "then 9.7 a second")
 
 
+@pytest.mark.keeps_time
 def test_tokens_a_minute_are_settled(sim: Simulator) -> None:
     client = AsyncLiterLLM(sim.config("openai", tpm=60_000))
     begun = time.monotonic()
     answers = asyncio.run(gather(client, 12, max_tokens=900))
-    assert time.monotonic() - begun < 1.5, "what was reserved and not used came back"
+    on_time(time.monotonic() - begun < 1.5, "what was reserved and not used came back")
     assert any(queued(answer) is not None for answer in answers)
 
 
+@pytest.mark.keeps_time
 def test_what_cannot_go_in_time_fails_at_once(sim: Simulator) -> None:
     with LiterLLM(sim.config("openai", rpm=1)) as client:
         assert client.generate("Hi").text
         begun = time.monotonic()
         with pytest.raises(RateLimitError, match="nothing was sent") as caught:
             client.generate("Hi", timeout=5)
-        assert time.monotonic() - begun < 0.5
+        on_time(time.monotonic() - begun < 0.5)
         assert caught.value.retry_after is not None
         assert 57 < caught.value.retry_after <= 60
     assert len(sim.requests) == 1

@@ -23,6 +23,7 @@ from liter_llm import (
     ProviderRouter,
 )
 from liter_llm.testing import Simulator
+from tests.stalls import on_time
 
 
 class Own:
@@ -169,6 +170,7 @@ async def test_trouble_is_contained(sim: Simulator, do: Any, note: str) -> None:
     assert any(chosen(client.generate("x")) == "b" for _ in range(TRIES)), "the thread goes on"
 
 
+@pytest.mark.keeps_time
 async def test_a_hanging_policy_blocks_neither_loop_nor_calls(sim: Simulator) -> None:
     own = Trouble(lambda *_: time.sleep(0.6))
     client = AsyncLiterLLM(router(sim, own))
@@ -188,7 +190,7 @@ async def test_a_hanging_policy_blocks_neither_loop_nor_calls(sim: Simulator) ->
     took = time.monotonic() - begin
     ticking.cancel()
     assert {chosen(response) for response in responses} == {"a"}
-    assert took < 0.5, "nobody waited for the policy"
+    on_time(took < 0.5, "nobody waited for the policy")
     assert ticks > 2
 
 
@@ -236,11 +238,12 @@ def test_what_cannot_work_is_refused(sim: Simulator, policy: Any, words: str) ->
     assert caught.value.param == "policy"
 
 
+@pytest.mark.keeps_time
 def test_a_failing_trial_is_no_refusal(sim: Simulator) -> None:
     for do in (fails, exits, lambda *_: time.sleep(1)):
         begin = time.monotonic()
         router(sim, Own(do))
-        assert time.monotonic() - begin < 0.9
+        on_time(time.monotonic() - begin < 0.9)
 
 
 def test_its_thread_ends_with_the_router(sim: Simulator) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import shutil
 import subprocess
 import sys
@@ -79,7 +81,10 @@ class Crate:
         self.git("commit", "--quiet", "-m", name)
         self.git("tag", name)
 
-    def check(self, *more: str) -> tuple[bool, str]:
+    def check(self, *more: str, ci: bool | None = None) -> tuple[bool, str]:
+        environment = dict(os.environ)
+        if ci is not None:
+            environment["CI"] = "true" if ci else ""
         command = [
             sys.executable,
             str(ROOT / "scripts/rust_api.py"),
@@ -88,8 +93,8 @@ class Crate:
             "--package",
             ".",
         ]
-        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-        if "SKIPPED" in done.stdout:
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False, env=environment)
+        if "SKIPPED: rustdoc" in done.stdout:
             pytest.skip(done.stdout.strip())
         assert not done.stderr, done.stderr
         return done.returncode == 0, done.stdout
@@ -152,6 +157,61 @@ def test_from_1_on_the_first_number_says_it(crate: Crate) -> None:
     for version, expected in (("1.3.0", False), ("2.0.0", True)):
         crate.write(LIBRARY.replace("pub fn sum", "fn sum"), version)
         assert crate.check("--write")[0] is expected
+
+
+def shallow(crate: Crate, folder: Path, *options: str) -> Crate:
+    """A clone of it without history or tags."""
+    clone = ["git", "clone", "--quiet", "--depth=1", "--no-tags", *options, crate.root.as_uri(), str(folder)]
+    subprocess.run(clone, check=True)
+    copy = object.__new__(Crate)
+    copy.root = folder
+    return copy
+
+
+def test_in_a_shallow_clone_the_tag_is_fetched(crate: Crate, tmp_path: Path) -> None:
+    crate.check("--write")
+    crate.tag("v0.1.0")
+    crate.write(LIBRARY.replace("pub fn sum", "fn sum"), "0.1.1")
+    crate.check("--write")
+    crate.git("commit", "--quiet", "--all", "-m", "break")
+    passed, said = shallow(crate, tmp_path / "copy").check(ci=True)
+    assert not passed
+    assert "against v0.1.0: 1 lines gone" in said
+    # The tags of other things are no versions.
+    crate.git("tag", "--delete", "v0.1.0")
+    crate.git("tag", "before-that")
+    passed, said = shallow(crate, tmp_path / "other").check(ci=True)
+    assert passed, said
+    assert "there is no tag yet" in said
+
+
+def test_what_cannot_be_known_fails_in_continuous_integration(crate: Crate, tmp_path: Path) -> None:
+    crate.check("--write")
+    crate.tag("v0.1.0")
+    crate.write(LIBRARY, "0.1.1")
+    crate.git("commit", "--quiet", "--all", "-m", "next")
+    copy = shallow(crate, tmp_path / "copy")
+    copy.git("remote", "set-url", "origin", str(tmp_path / "gone"))
+    passed, said = copy.check(ci=True)
+    assert not passed
+    assert "FAILED: the clone is cut short" in said
+    passed, said = copy.check(ci=False)
+    assert passed
+    assert "SKIPPED: the clone is cut short" in said
+
+
+def test_another_rustdoc_fails_in_continuous_integration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    rust_api = importlib.import_module("rust_api")
+
+    def other(*_: object) -> None:
+        raise rust_api.OtherFormatError("another format")
+
+    monkeypatch.setattr(rust_api, "read", other)
+    monkeypatch.setenv("CI", "true")
+    assert rust_api.main([]) == 1
+    monkeypatch.setenv("CI", "")
+    assert rust_api.main([]) == 0
 
 
 def test_what_is_new_breaks_nothing(crate: Crate) -> None:

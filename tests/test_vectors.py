@@ -65,7 +65,7 @@ def mutated(number: int, vector: Vector) -> Vector:
     exchanges, outcome = changed["exchanges"], changed["calls"][0]["outcome"]
     way = number % 4
     if exchanges and way == 0:
-        exchanges[0]["request"]["body"]["not_sent"] = 1
+        exchanges[0]["request"].setdefault("body", {})["not_sent"] = 1
     elif exchanges and way == 1:
         exchanges[0]["request"]["path"] += "/elsewhere"
     elif way == 2:
@@ -129,3 +129,14 @@ def test_together_they_cover_what_there_is() -> None:
     paths = " ".join(str(path) for path in inside([vector["exchanges"] for vector in every], "path"))
     for wire in ("/v1/chat/completions", "/v1/responses", "/v1/messages", "/openai/deployments/", "/models/"):
         assert wire in paths
+    transports = set(inside([vector["config"] for vector in every], "transport"))
+    methods = set(inside([vector["exchanges"] for vector in every], "method"))
+    assert "websocket" in transports
+    assert "WEBSOCKET" in methods
+    table = (ROOT / "crates/liter-llm/src/routing/policy.rs").read_text()
+    listed = re.search(r"POLICIES: &\[&str\] = &\[(.*?)\]", table, re.DOTALL)
+    assert listed
+    policies = set(re.findall(r'"(\w+)"', listed[1]))
+    assert len(policies) >= 6
+    chosen_by = set(inside([call["outcome"] for vector in every for call in vector["calls"]], "policy"))
+    assert policies <= chosen_by, policies - chosen_by

@@ -13,14 +13,23 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from liter_llm import AsyncLiterLLM, Budget, LiterLLM, LiterLlmError, LlmChunk, ProviderConfig, ProviderRouter
+from liter_llm import (
+    AsyncLiterLLM,
+    Budget,
+    LiterLLM,
+    LiterLlmError,
+    LlmChunk,
+    LlmResponse,
+    ProviderConfig,
+    ProviderRouter,
+)
+from liter_llm.exact import decode, encode
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tests" / "vectors"
@@ -78,11 +87,11 @@ class VectorServer:
         self.post(f"/v/{name}/reset")
         document = msgspec.json.decode(self.get(f"/v/{name}/config"))
         kinds = self.get(f"/v/{name}/calls").decode().split()
-        requests = [msgspec.json.decode(self.get(f"/v/{name}/calls/{at}")) for at in range(len(kinds))]
+        requests = [decode(self.get(f"/v/{name}/calls/{at}")) for at in range(len(kinds))]
         return document, list(zip(kinds, requests, strict=True))
 
     def judge(self, name: str, outcomes: list[dict[str, Any]]) -> str:
-        return self.post(f"/v/{name}/judge", msgspec.json.encode(outcomes))
+        return self.post(f"/v/{name}/judge", encode(outcomes))
 
 
 @contextmanager
@@ -131,6 +140,23 @@ def border(chunk: LlmChunk) -> dict[str, Any]:
     return data
 
 
+def with_answers(request: dict[str, Any], answers: list[LlmResponse | None]) -> dict[str, Any]:
+    """The request, with the messages of the answers so far in place of what stands for them."""
+    messages: object = request.get("messages")
+    if not isinstance(messages, list):
+        return request
+    given: list[Any] = []
+    for message in messages:  # pyright: ignore[reportUnknownVariableType]
+        place: int | None = message.get("answer_of")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        if place is None:
+            given.append(message)
+            continue
+        answer = answers[place]
+        assert answer is not None, "an answer to send back"
+        given.append(answer.message)
+    return {**request, "messages": given}
+
+
 def run(server: VectorServer, name: str) -> str:
     """Makes a vector's calls with the sync client; gives the server's word."""
     document, calls = server.begin(name)
@@ -139,11 +165,15 @@ def run(server: VectorServer, name: str) -> str:
         client = LiterLLM(configured(document))
     except LiterLlmError as error:
         return server.judge(name, [{"error": failure(error)}])
+    answers: list[LlmResponse | None] = []
     with client:
-        for kind, request in calls:
+        for kind, given in calls:
+            request = with_answers(given, answers)
+            answers.append(None)
             if kind == "generate":
                 try:
-                    outcomes.append({"response": client.generate(**request).to_dict()})
+                    answers[-1] = answer = client.generate(**request)
+                    outcomes.append({"response": answer.to_dict()})
                 except LiterLlmError as error:
                     outcomes.append({"error": failure(error)})
                 continue
@@ -152,7 +182,8 @@ def run(server: VectorServer, name: str) -> str:
                 stream = client.stream(**request)
                 for chunk in stream:
                     chunks.append(border(chunk))  # noqa: PERF401 - what came before a failure counts
-                outcomes.append({"chunks": chunks, "response": stream.response.to_dict()})
+                answers[-1] = answer = stream.response
+                outcomes.append({"chunks": chunks, "response": answer.to_dict()})
             except LiterLlmError as error:
                 outcomes.append({"chunks": chunks, "error": failure(error)})
     return server.judge(name, outcomes)
@@ -166,11 +197,15 @@ async def run_async(server: VectorServer, name: str) -> str:
         client = AsyncLiterLLM(configured(document))
     except LiterLlmError as error:
         return await asyncio.to_thread(server.judge, name, [{"error": failure(error)}])
+    answers: list[LlmResponse | None] = []
     async with client:
-        for kind, request in calls:
+        for kind, given in calls:
+            request = with_answers(given, answers)
+            answers.append(None)
             if kind == "generate":
                 try:
-                    outcomes.append({"response": (await client.generate(**request)).to_dict()})
+                    answers[-1] = answer = await client.generate(**request)
+                    outcomes.append({"response": answer.to_dict()})
                 except LiterLlmError as error:
                     outcomes.append({"error": failure(error)})
                 continue
@@ -179,18 +214,20 @@ async def run_async(server: VectorServer, name: str) -> str:
                 stream = client.stream(**request)
                 async for chunk in stream:
                     chunks.append(border(chunk))  # noqa: PERF401 - what came before a failure counts
-                outcomes.append({"chunks": chunks, "response": stream.response.to_dict()})
+                answers[-1] = answer = stream.response
+                outcomes.append({"chunks": chunks, "response": answer.to_dict()})
             except LiterLlmError as error:
                 outcomes.append({"chunks": chunks, "error": failure(error)})
     return await asyncio.to_thread(server.judge, name, outcomes)
 
 
 def run_all(server: VectorServer) -> Words:
-    """Every vector with the sync client, some at a time."""
-    names = server.names()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        words = pool.map(run, [server] * len(names), names)
-        return dict(zip(names, words, strict=True))
+    """Every vector with the sync client, one at a time.
+
+    Connections at rest are shared by all threads of a process: which of them a call of one thread finds kept
+    depends on what the other threads do, and some vectors say whether it was.
+    """
+    return {name: run(server, name) for name in server.names()}
 
 
 def run_all_async(server: VectorServer) -> Words:

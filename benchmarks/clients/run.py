@@ -19,10 +19,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+
+from pinned import Worker, cores, pinned
+
 VENVS = ROOT / ".bench-venvs"
 RESULTS = ROOT / "benchmarks" / "results"
 REPORT = ROOT / "benchmarks" / "RESULTS.md"
@@ -75,60 +78,10 @@ class Figures:
         return statistics.median(self.us[scenario]) if self.us.get(scenario) else None
 
 
-class Worker:
-    """A library's process."""
-
-    def __init__(self, contender: Contender, python: Path, urls: str, cpu: int | None) -> None:
-        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "NO_PROXY": "127.0.0.1"}
-        self._process = subprocess.Popen(
-            [*pinned(cpu), str(python), str(HERE / "worker.py"), contender.script, urls],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-
-    def order(self, scenario: str, n: int) -> dict[str, Any]:
-        assert self._process.stdin
-        assert self._process.stdout
-        try:
-            self._process.stdin.write(json.dumps({"scenario": scenario, "n": n}) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        return json.loads(line) if line else {"error": "the process ended"}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-
-
-def cores() -> tuple[int | None, int | None]:
-    """(the client's core, the upstream's), where the system lets us choose and has two."""
-    if hasattr(os, "sched_getaffinity"):
-        free = sorted(os.sched_getaffinity(0))
-        if len(free) >= 2:
-            return free[0], free[1]
-    return None, None
-
-
-def pinned(cpu: int | None) -> list[str]:
-    if cpu is None:
-        return []
-    code = "import os,sys; os.sched_setaffinity(0,{int(sys.argv[1])}); os.execvp(sys.argv[2],sys.argv[2:])"
-    return [sys.executable, "-S", "-E", "-c", code, str(cpu)]
+def worker_of(contender: Contender, python: Path, urls: str, cpu: int | None) -> Worker:
+    """The library's process."""
+    command = [str(python), str(HERE / "worker.py"), contender.script, urls]
+    return Worker(command, {"PYTHONDONTWRITEBYTECODE": "1"}, cpu)
 
 
 def environment_of(contender: Contender) -> Path:
@@ -189,7 +142,7 @@ def measure_installed(contender: Contender, python: Path, figures: Figures) -> N
 def measure_memory(
     contender: Contender, python: Path, urls: str, cpu: int | None, figures: Figures, *, n: int
 ) -> None:
-    with Worker(contender, python, urls, cpu) as worker:
+    with worker_of(contender, python, urls, cpu) as worker:
         first = worker.order("sync_call", 1)
         if "rss_mb" in first:
             figures.rss_mb = first["rss_mb"]
@@ -322,7 +275,7 @@ def main() -> int:
     assert upstream.stdout
     try:
         urls = upstream.stdout.readline().strip()
-        workers = {c: Worker(c, pythons[c], urls, client_cpu) for c in contenders}
+        workers = {c: worker_of(c, pythons[c], urls, client_cpu) for c in contenders}
         try:
             rounds = measure_rounds(
                 workers,

@@ -3,7 +3,8 @@
 `run.py [--rounds N] [--calls N] [--streams N] [--json]`. Every round visits every variant in a process of its
 own; a figure is the median of the rounds. Our own share is what the SDK variant costs over calls without
 telemetry, after each of which the bare SDK makes the same spans and measurements: what a program would pay
-that knew them all beforehand. Simulator and OTLP receiver are processes of their own.
+that knew them all beforehand; both take turns in one process. Simulator and OTLP receiver are processes of
+their own, on another core where there is one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from pinned import cores, pinned
+
+CLIENT, UPSTREAM = cores()
 VARIANTS = {
     "off": "off, OpenTelemetry not imported",
     "api": "`opentelemetry-api` imported, no provider",
@@ -36,6 +42,8 @@ FIGURES = {
     "sync_event": "sync event",
     "async_event": "async event",
 }
+#: What is measured in turns within one process, as a difference: of two, the noise would be as large.
+PAIRS = ("own", "alone")
 #: us: our own share of a call and of an event, and what the API alone may add to a call.
 GOAL_CALL, GOAL_EVENT, GOAL_API = 25.0, 0.5, 1.0
 
@@ -69,7 +77,10 @@ sys.stdin.read()
 def process(program: str) -> Iterator[str]:
     """Runs a program until the block ends; gives the line it prints at its start."""
     started = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*pinned(UPSTREAM), sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert started.stdin is not None
     assert started.stdout is not None
@@ -82,15 +93,15 @@ def process(program: str) -> Iterator[str]:
 
 
 def measure(rounds: int, calls: int, streams: int) -> dict[str, dict[str, list[float]]]:
-    """Variant -> figure -> one value a round."""
-    found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in VARIANTS}
+    """Variant -> figure -> one value a round; of what is measured in pairs, the differences."""
+    found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in (*VARIANTS, *PAIRS)}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     with process(_SIMULATOR) as upstream, process(_RECEIVER) as receiver:
         for _ in range(rounds):
-            for variant, figures in found.items():
+            for variant in (*VARIANTS, "paired"):
                 command = [HERE / "worker.py", variant, upstream, receiver, str(calls), str(streams)]
                 done = subprocess.run(
-                    [sys.executable, *command],
+                    [*pinned(CLIENT), sys.executable, *command],
                     capture_output=True,
                     text=True,
                     timeout=300,
@@ -99,8 +110,10 @@ def measure(rounds: int, calls: int, streams: int) -> dict[str, dict[str, list[f
                 )
                 if done.returncode:
                     raise SystemExit(f"{variant}: {done.stderr}")
-                for name, value in json.loads(done.stdout).items():
-                    figures[name].append(value)
+                told = json.loads(done.stdout)
+                for row, figures in (told if variant == "paired" else {variant: told}).items():
+                    for name, value in figures.items():
+                        found[row][name].append(value)
     return found
 
 
@@ -110,19 +123,7 @@ def shares(found: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, floa
         variant: {name: statistics.median(values) for name, values in figures.items()}
         for variant, figures in found.items()
     }
-    off, api, sdk, by_hand = (found[name] for name in ("off", "api", "sdk", "by_hand"))
-    rows["own"] = {
-        name: statistics.median(
-            with_it - alone for with_it, alone in zip(sdk[name], by_hand[name], strict=True)
-        )
-        for name in FIGURES
-    }
-    rows["alone"] = {
-        name: statistics.median(
-            there - absent for there, absent in zip(found["null"][name], off[name], strict=True)
-        )
-        for name in FIGURES
-    }
+    off, api = found["off"], found["api"]
     rows["imported"] = {
         name: statistics.median(there - absent for there, absent in zip(api[name], off[name], strict=True))
         for name in FIGURES

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -41,6 +42,8 @@ class Measurements:
 
     def create_observable_gauge(self, *_of: Any, **_named: Any) -> None:
         """Read at collections only: no cost of a call."""
+
+    create_observable_counter = create_observable_gauge
 
 
 class Noting:
@@ -96,7 +99,7 @@ class Nothing:
     def create_histogram(self, *_of: Any, **_named: Any) -> Nothing:
         return self
 
-    create_counter = create_observable_gauge = create_histogram
+    create_counter = create_observable_gauge = create_observable_counter = create_histogram
 
     def record(self, *_of: Any) -> None:
         """Nothing."""
@@ -240,9 +243,65 @@ def by_hand(upstream: str, providers: tuple[Any, Any]) -> Callable[[int], None]:
     return lambda tokens: made[tokens]()
 
 
-def main() -> None:  # noqa: C901 - a list of variants
+def spent_on(make: Callable[[], object]) -> float:
+    """us of CPU, user and system, of all threads."""
+    before = time.process_time()
+    make()
+    return 1e6 * (time.process_time() - before)
+
+
+def paired(upstream: str, calls: int, streams: int) -> dict[str, dict[str, float]]:
+    """What telemetry costs, in one process and in turns, so that both sides have the same machine.
+
+    `own`: calls with the SDK less calls without telemetry after which the SDK makes the same by hand;
+    `alone`: calls with providers that do nothing less calls without. Medians of the turns.
+    """
+    providers, idle = no_op(), nothing_behind()
+    with_sdk = Faces(upstream, Telemetry(tracer_provider=providers[0], meter_provider=providers[1]))
+    hand_made = Faces(upstream, after=by_hand(upstream, providers))
+    with_nothing = Faces(upstream, Telemetry(tracer_provider=idle[0], meter_provider=idle[1]))
+    without = Faces(upstream)
+    runner = asyncio.Runner()
+    in_turn, at_once = min(100, calls), min(STREAMS_AT_A_TIME, streams)
+    events = at_once * (LONG - SHORT)
+
+    def turn(faces: Faces) -> dict[str, float]:
+        found = {
+            "sync_call": spent_on(lambda: faces.call(in_turn)) / in_turn,
+            "async_call": spent_on(lambda: runner.run(faces.acall(in_turn))) / in_turn,
+        }
+        for name, stream in (
+            ("sync_event", faces.stream),
+            ("async_event", lambda count, tokens: runner.run(faces.astream(count, tokens))),
+        ):
+            long, short = (spent_on(lambda n=n, read=stream: read(at_once, n)) for n in (LONG, SHORT))
+            found[name] = (long - short) / events
+        return found
+
+    pairs = {"own": (with_sdk, hand_made), "alone": (with_nothing, without)}
+    for faces in (with_sdk, hand_made, with_nothing, without):
+        turn(faces)
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in pairs}
+    for number in range(max(1, calls // in_turn)):
+        for name, (more, less) in pairs.items():
+            # Who comes first has what the other one left in the caches.
+            one, other = (more, less) if number % 2 else (less, more)
+            first, second = turn(one), turn(other)
+            difference, base = (first, second) if one is more else (second, first)
+            turns[name].append({figure: difference[figure] - base[figure] for figure in difference})
+    runner.close()
+    return {
+        name: {figure: statistics.median(turn[figure] for turn in found) for figure in found[0]}
+        for name, found in turns.items()
+    }
+
+
+def main() -> None:  # noqa: C901, PLR0915 - a list of variants
     variant, upstream, receiver = sys.argv[1:4]
     calls, streams = map(int, sys.argv[4:6])
+    if variant == "paired":
+        print(json.dumps(paired(upstream, calls, streams)))
+        return
     providers: tuple[Any, Any] | None = None
     heard = 0
 

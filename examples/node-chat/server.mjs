@@ -14,11 +14,16 @@ import { InvalidArgumentError, LiterLLM, LiterLlmError } from "../../bindings/no
 
 const PAGE = readFileSync(new URL("index.html", import.meta.url));
 const LARGEST_BODY = 64 * 1024;
+const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
 const POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'";
 
-/** A server for a client; `port` 0 takes a free one. Only programs on this machine reach it. */
-export async function serve(client, port = 0) {
+/**
+ * A server for a client; `port` 0 takes a free one. Only programs on this machine reach it, and only under `hosts`, the names
+ * in a request's `Host` header: a page of another site could have its own name lead to 127.0.0.1, and then read answers.
+ */
+export async function serve(client, port = 0, hosts = LOOPBACK) {
   const server = createServer((request, response) => {
+    if (!hosts.includes(hostOf(request))) return response.writeHead(421, { connection: "close" }).end();
     answer(client, request, response).catch((error) => {
       console.error(error);
       if (response.headersSent) response.destroy();
@@ -28,6 +33,11 @@ export async function serve(client, port = 0) {
   server.listen(port, "127.0.0.1");
   await once(server, "listening");
   return server;
+}
+
+/** The name that a request is for, without the port. */
+function hostOf(request) {
+  return (request.headers.host ?? "").toLowerCase().replace(/:\d+$/, "");
 }
 
 async function answer(client, request, response) {

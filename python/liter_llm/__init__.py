@@ -118,7 +118,7 @@ if TYPE_CHECKING:
         SpendOf,
     )
     from .telemetry.hooks import CallHook
-    from .telemetry.record import CallAttempt, CallError, CallParameters, CallRecord, CallRoute
+    from .telemetry.record import CallAttempt, CallError, CallGaps, CallParameters, CallRecord, CallRoute
 
 __all__ = [
     "APIConnectionError",
@@ -139,6 +139,7 @@ __all__ = [
     "CallAttempt",
     "CallCancelledError",
     "CallError",
+    "CallGaps",
     "CallHook",
     "CallParameters",
     "CallRecord",
@@ -239,7 +240,7 @@ __all__ = [
 
 
 #: Records of calls belong to who has a hook for them.
-_OF_RECORDS = frozenset({"CallAttempt", "CallError", "CallParameters", "CallRecord", "CallRoute"})
+_OF_RECORDS = frozenset({"CallAttempt", "CallError", "CallGaps", "CallParameters", "CallRecord", "CallRoute"})
 
 
 def __getattr__(name: str) -> object:

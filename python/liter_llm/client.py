@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, cast, overload
 
@@ -10,7 +9,9 @@ import msgspec
 
 from ._native import Engine, EngineError
 from .config import ConfigDocument, ProviderConfig
-from .errors import ConfigError, LiterLlmError, from_engine, told
+from .errors import ConfigError, from_engine, told
+from .exact import decoder
+from .from_file import FromFile
 from .requests import Prompt, RequestFields, encode_request
 from .streams import AsyncLlmStream, LlmStream
 from .telemetry.observer import Observer
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .config_file import Loaded
-    from .config_live import LiveConfig
     from .provider import LlmProvider
     from .structured import Output
     from .telemetry.hooks import CallHook
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_decode_response = msgspec.json.Decoder(LlmResponse).decode
+_decode_response = decoder(LlmResponse)
 
 
 def _response(body: bytes, raw: bytes) -> LlmResponse:
@@ -43,13 +43,12 @@ def _streamed(body: bytes) -> LlmResponse:
     return _decode_response(body)
 
 
-class _Client:
+class _Client(FromFile):
     """What both clients share: configuration, engine, how a request is written and an answer read."""
 
     _document: ConfigDocument | None = None
     #: What answers instead of a configured deployment: a provider written in Python, or a router.
     _provider: LlmProvider | None = None
-    _file: LiveConfig | None = None
     _engine: Engine
     _observer: Observer
 
@@ -106,24 +105,6 @@ class _Client:
         self._observer = Observer(self._engine, telemetry)
 
     @classmethod
-    def from_config(cls, path: str | os.PathLike[str] | None = None, *, watch: bool = False) -> Self:
-        """A client from a configuration file: over one deployment, or over several with a router.
-
-        Args:
-            path: The TOML file; without one, the environment's `LITER_LLM_CONFIG` names it, else it is the
-                first `liter-llm.toml` in the working folder and those above it.
-            watch: Whether to reload when the file changes. A file that cannot work changes nothing: it is
-                logged under `liter_llm` and told by `config_error`.
-
-        Raises:
-            ConfigError: There is no such file, or something in it cannot work; the message names file, line
-            and key.
-        """
-        from .config_file import load
-
-        return cls._over_file(load(path), watch=watch)
-
-    @classmethod
     def _over_file(cls, loaded: Loaded, *, watch: bool) -> Self:
         from .config_live import over_file
 
@@ -132,26 +113,11 @@ class _Client:
         client._observer = Observer(client._engine, live=client._file)
         return client
 
-    def reload(self) -> None:
-        """Reads the configuration file again, for the calls to come; those in flight end under the old one.
-
-        Statistics, open circuits and used limits of deployments that stay the same are kept.
-
-        Raises:
-            LiterLlmError: The file cannot work, the client was not made from one, or it is closed. Nothing
-            has changed.
-        """
-        if self._file is None:
-            remedy = "there is nothing to reload"
-            if getattr(self._provider, "config_error", self) is not self:
-                remedy = "reload its router"
-            raise ConfigError(f"this client was not made from a file: {remedy}", param="path")
-        self._file.reload()
-
-    @property
-    def config_error(self) -> LiterLlmError | None:
-        """Why the newest reload of the configuration file failed; `None` when it did not."""
-        return None if self._file is None else self._file.error
+    def _no_file(self) -> str:
+        remedy = "there is nothing to reload"
+        if getattr(self._provider, "config_error", self) is not self:
+            remedy = "reload its router"
+        return f"this client was not made from a file: {remedy}"
 
     @property
     def config(self) -> ProviderConfig | None:

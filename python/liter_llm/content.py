@@ -9,6 +9,7 @@ import msgspec
 from msgspec import field
 
 from .errors import ToolArgumentsError
+from .exact import decode
 from .value import Value, once
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -198,7 +199,7 @@ class ToolCallBlock(Value, frozen=True, dict=True, tag="tool_call"):
         """
         text = self.raw_arguments
         try:
-            value: Any = msgspec.json.decode(text) if text.strip() else {}
+            value: Any = decode(text) if text.strip() else {}
         except msgspec.DecodeError as error:
             raise _broken(self, f"are not JSON: {error}") from error
         except RecursionError as error:

@@ -379,7 +379,9 @@ def from_engine(error: Exception) -> LiterLlmError:
     """The exception for what the native module raised, with `__cause__` set. The caller raises it."""
     payload = error.args[0] if error.args else b""
     try:
-        border: dict[str, Any] = msgspec.json.decode(payload)
+        from .exact import decode
+
+        border: dict[str, Any] = decode(payload)
         detail: dict[str, Any] = border.get("detail") or {}
         kind: str = border["kind"]
     except (msgspec.MsgspecError, TypeError, KeyError):

@@ -21,6 +21,7 @@ IMPORTED_LATER = (
     "liter_llm.bridge",
     "liter_llm.config_file",
     "liter_llm.config_live",
+    "liter_llm.exact",
     "liter_llm.host",
     "liter_llm.media",
     "liter_llm.provider",

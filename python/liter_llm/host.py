@@ -13,6 +13,7 @@ import msgspec
 
 from .content import LlmMessage, ToolCallBlock
 from .errors import InternalServerError, to_engine
+from .exact import decoder, encode
 from .types import Facts, LlmChunk, LlmRequest, LlmResponse
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from ._native import Job
     from .provider import LlmProvider
 
-_decode_request = msgspec.json.Decoder(LlmRequest).decode
-_encode = msgspec.json.Encoder().encode
+_decode_request = decoder(LlmRequest)
 #: Runs a function that may block in a thread: asyncio's way or trio's.
 _ToThread = Callable[..., Awaitable[Any]]
 
@@ -152,7 +152,7 @@ class ProviderHost:
             raise InternalServerError(
                 f"generate() returned {type(answer).__name__}, not an LlmResponse or text", provider=self.name
             )
-        return _encode(answer if answer.provider else msgspec.structs.replace(answer, provider=self.name))
+        return encode(answer if answer.provider else msgspec.structs.replace(answer, provider=self.name))
 
 
 def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -190,7 +190,7 @@ class _Sending:
             raise InternalServerError(f"stream() yielded {type(chunk).__name__}, not an LlmChunk or text")
         if self._name:
             # Known before anything else; a provider that passes another's chunks on says so later itself.
-            self._job.chunk(_encode(LlmChunk(facts=Facts(provider=self._name))))
+            self._job.chunk(encode(LlmChunk(facts=Facts(provider=self._name))))
             self._name = ""
         self._finished = self._finished or chunk.finish_reason is not None
         start = chunk.start
@@ -201,12 +201,12 @@ class _Sending:
             chunk = msgspec.structs.replace(chunk)
             for name, text in (("text", "" if start else chunk.refusal), ("reasoning", ""), ("refusal", "")):
                 msgspec.structs.force_setattr(chunk, name, text)
-        self._job.chunk(_encode(chunk))
+        self._job.chunk(encode(chunk))
         return not self._job.cancelled
 
     def end(self) -> None:
         if not self._finished:
-            self._job.chunk(_encode(LlmChunk(finish_reason="tool_calls" if self._tools else "stop")))
+            self._job.chunk(encode(LlmChunk(finish_reason="tool_calls" if self._tools else "stop")))
         self._job.end()
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, final
 import msgspec
 
 from .errors import InvalidArgumentError
+from .exact import decoder
 from .types import LlmRequest
 from .value import Value
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 #: Seconds a policy's trial may take; what is slower has no say in calls anyway.
 _TRIAL = 0.25
 
-_decode_request = msgspec.json.Decoder(LlmRequest).decode
+_decode_request = decoder(LlmRequest)
 
 
 class Candidate(Value, frozen=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from .content import ContentBlock, LlmMessage, TextBlock
 from .errors import InvalidArgumentError, unknown_name
+from .exact import ExactDecimal, written
 from .route import RouteOptions
 
 #: Text, or texts and blocks that make up one user message.
@@ -96,6 +97,8 @@ FIELD_NAMES = frozenset({*RequestFields.__annotations__, "prompt"})
 
 def _other_value(value: object) -> object:
     """What msgspec does not know: pydantic models (as other SDKs return them), numpy scalars, mappings."""
+    if isinstance(value, ExactDecimal):
+        return written(value)
     dump = getattr(value, "model_dump", None)
     if dump is not None:
         return dump(mode="json", exclude_unset=True)

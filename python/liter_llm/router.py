@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Never, Self, Unpack, final
@@ -13,7 +12,8 @@ from ._native import Engine, EngineError
 from .budget import Budget, BudgetSpend, BudgetWindow, Spend, SpendOf
 from .catalog import base_path
 from .config import ProviderConfig
-from .errors import ConfigError, InvalidArgumentError, LiterLlmError, from_engine, told, unknown_name
+from .errors import ConfigError, InvalidArgumentError, from_engine, told, unknown_name
+from .exact import decoder
 from .experiments import (
     Canary,
     CanaryArm,
@@ -26,6 +26,7 @@ from .experiments import (
     read_canary,
     read_mirror,
 )
+from .from_file import FromFile
 from .host import ProviderHost
 from .layers import CacheOptions
 from .policy import Candidate, Policy, PolicyHost, PolicyRequest, name_of
@@ -75,7 +76,6 @@ __all__ = [
 if TYPE_CHECKING:
     from ._native import Jobs
     from .config_file import Loaded
-    from .config_live import LiveConfig
     from .telemetry.hooks import CallHook
     from .telemetry.record import CallRecord
 
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
 _MANY = 1e6
 
 _encode = msgspec.json.Encoder().encode
-_decode_response = msgspec.json.Decoder(LlmResponse).decode
+_decode_response = decoder(LlmResponse)
 #: What is read off a provider written in Python, to route by.
 _ROUTED_BY = ("model", "region", "tags", "weight", "priority", "supports", "context", "price")
 #: What a policy sees of a deployment's configuration.
@@ -207,7 +207,7 @@ class Endpoint(_OnEngine):
 
 
 @final
-class ProviderRouter(_OnEngine):
+class ProviderRouter(FromFile, _OnEngine):
     """Several deployments behind one door: each call goes to one that can take it.
 
     Goes wherever a provider goes: `LiterLLM(router)`, `AsyncLiterLLM(router)`. All its clients share one
@@ -239,7 +239,6 @@ class ProviderRouter(_OnEngine):
     """
 
     name = "router"
-    _file: LiveConfig | None = None
 
     def __init__(
         self,
@@ -279,24 +278,6 @@ class ProviderRouter(_OnEngine):
         super().__init__(engine, Observer(engine, telemetry))
 
     @classmethod
-    def from_config(cls, path: str | os.PathLike[str] | None = None, *, watch: bool = False) -> Self:
-        """A router from a configuration file: its `[[deployments]]` and its `[router]`.
-
-        Args:
-            path: The TOML file; without one, the environment's `LITER_LLM_CONFIG` names it, else it is the
-                first `liter-llm.toml` in the working folder and those above it.
-            watch: Whether to reload when the file changes. A file that cannot work changes nothing: it is
-                logged under `liter_llm` and told by `config_error`.
-
-        Raises:
-            ConfigError: There is no such file, or something in it cannot work; the message names file, line
-            and key.
-        """
-        from .config_file import load
-
-        return cls._over_file(load(path), watch=watch)
-
-    @classmethod
     def _over_file(cls, loaded: Loaded, *, watch: bool) -> Self:
         from .config_live import over_file
 
@@ -306,26 +287,8 @@ class ProviderRouter(_OnEngine):
         router._file = live
         return router
 
-    def reload(self) -> None:
-        """Reads the configuration file again, for the calls to come of all the router's clients.
-
-        Calls in flight end under the old one. Statistics, open circuits and used limits of deployments that
-        stay the same are kept, and so is what was spent of budgets that stay the same.
-
-        Raises:
-            LiterLlmError: The file cannot work, the router was not made from one, or it is closed. Nothing
-            has changed.
-        """
-        if self._file is None:
-            raise ConfigError(
-                "this router was not made from a file: there is nothing to reload", param="path"
-            )
-        self._file.reload()
-
-    @property
-    def config_error(self) -> LiterLlmError | None:
-        """Why the newest reload of the configuration file failed; `None` when it did not."""
-        return None if self._file is None else self._file.error
+    def _no_file(self) -> str:
+        return "this router was not made from a file: there is nothing to reload"
 
     def _built(self) -> Engine:
         configs: list[dict[str, Any]] = []

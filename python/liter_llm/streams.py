@@ -11,6 +11,7 @@ import msgspec
 from ._native import EngineError
 from .content import RefusalBlock
 from .errors import StreamNotFinishedError, from_engine
+from .exact import decoder
 from .types import LlmChunk, LlmResponse
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 R_co = TypeVar("R_co", bound=LlmResponse, covariant=True)
 
-_decode_chunks = msgspec.json.Decoder(list[LlmChunk]).decode
-_decode_partial = msgspec.json.Decoder(LlmResponse).decode
+_decode_chunks = decoder(list[LlmChunk])
+_decode_partial = decoder(LlmResponse)
 
 
 class _Streamed(Generic[R_co]):

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from .errors import InvalidArgumentError, OutputError
+from .exact import decoder
 from .schemas import is_pydantic, schema_of, strict
 from .types import LlmResponse, ParsedResponse
 
-_decode: Callable[[bytes], ParsedResponse[Any]] = msgspec.json.Decoder(ParsedResponse[Any]).decode
+_decode: Callable[[bytes], ParsedResponse[Any]] = decoder(ParsedResponse[Any])
 _known: weakref.WeakKeyDictionary[Any, Output] = weakref.WeakKeyDictionary()
 _FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
 _NAME = re.compile(r"[^a-zA-Z0-9_-]+")

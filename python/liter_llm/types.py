@@ -18,6 +18,7 @@ from .content import (
     ToolCallBlock,
     markdown,
 )
+from .exact import decode
 from .route import Route, RouteOptions
 from .value import Value, once, short
 
@@ -136,7 +137,8 @@ class Timing(Value, frozen=True):
     first_chunk: float | None = None
     """When the first content was there (streams)."""
     total: float = 0.0
-    """When all was there; of a stream, when its last piece was handed over to its reader."""
+    """When all was there; of a stream, when its last piece was handed over to its reader. 0.0 until then: in
+    the facts that begin a stream, and in a part of an answer."""
 
 
 class DeploymentState(Value, frozen=True):
@@ -237,7 +239,7 @@ class LlmResponse(Value, frozen=True, dict=True):
     def raw(self) -> Any:
         """The provider's own JSON, decoded at first use; `None` for streams."""
         data = self.raw_bytes
-        return msgspec.json.decode(data) if data else None
+        return decode(data) if data else None
 
     @property
     def raw_bytes(self) -> bytes:

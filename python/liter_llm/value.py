@@ -9,10 +9,13 @@ import msgspec
 from msgspec import Struct
 
 from .errors import InvalidArgumentError
+from .exact import ExactDecimal, decoder, encode
 
 T = TypeVar("T")
 
 _LONGEST_REPR = 60
+#: Stays what it is among plain values.
+_KEPT = (ExactDecimal,)
 
 
 class once(Generic[T]):  # noqa: N801 - reads as a decorator
@@ -51,12 +54,12 @@ class Value(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The value as plain dicts and lists; fields at their default are left out."""
-        data: dict[str, Any] = msgspec.to_builtins(self)
+        data: dict[str, Any] = msgspec.to_builtins(self, builtin_types=_KEPT)
         return data
 
     def to_json(self) -> str:
         """The value as JSON text; fields at their default are left out."""
-        return msgspec.json.encode(self).decode()
+        return encode(self).decode()
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -78,7 +81,7 @@ class Value(Struct, frozen=True, kw_only=True, omit_defaults=True):
             ValueError: The text is not JSON, or a field is missing or of another type.
         """
         try:
-            return msgspec.json.decode(text, type=cls)
+            return decoder(cls)(text)
         except msgspec.DecodeError as error:
             raise InvalidArgumentError(f"{cls.__name__}: {error}") from error
 

@@ -1,8 +1,10 @@
 """A program under load with real routers and a real exporter: calm, then a fault; and its journal.
 
-What the queries must give is worked out from the journal: what the callers saw in the seconds that a query
-looks back on. Each flow of calls is there for some panels: slow answers, failures, retries, fallbacks, a
-circuit that opens, a line that grows, budgets, canary, mirror, cache, a slow hook, names that fold.
+What the queries must give is worked out from the journal: what the callers saw between the first and the last
+scrape that a query looks back on. A busy machine lets callers hear of things late, so times are known as a
+least, which the provider or the answer's own times tell, and a most, by the caller's clock. Each flow of
+calls is there for some panels: slow answers, failures, retries, fallbacks, a circuit that opens, a line that
+grows, budgets, canary, mirror, cache, a slow hook, names that fold.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +30,10 @@ from liter_llm import (
     ProviderRouter,
 )
 from liter_llm.testing import Simulator
+from tests.stalls import Stalls
 
 from .asking import quick_rules
-from .conftest import DEPLOY, Prometheus, load, prometheus
+from .conftest import DEPLOY, Prometheus, load, prometheus, steady
 from .expected import AFTER
 
 CALM = 18.0
@@ -49,9 +52,9 @@ PLACES = {
 #: Deployment -> milliseconds to an answer, in the calm and in the fault.
 DELAYS = {SLOW: (100, 1500), STEADY: (50, 50), LOADED: (200, 200), NARROW: (50, 1500)}
 BUSY = {"status": 503, "headers": {"retry-after-ms": "20"}}
-TOKEN_MS = 25
+TOKEN_MS, TOKENS = 25, 6
 USD_A_CALL = 1.0
-DAY, TEAM = 60.0, 2.0
+DAY, TEAM = 70.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,40 @@ class Call:
     seconds: float
     deployment: str
     error: str = ""
-    first: float | None = None
-    gaps: int = 0
+    #: The least that it lasted; the time that passed beyond it is the machine's as far as is known.
+    least: float = 0.0
+    #: Of a stream: the least and the most until its first chunk, and the same between its chunks.
+    first: tuple[float, float] | None = None
+    gaps: list[tuple[float, float]] = field(default_factory=list)
+    #: For whom it was made.
+    key: str = ""
     tokens: dict[str, int] = field(default_factory=dict)
     usd: float = 0.0
     cached: bool | None = None
     arm: str | None = None
     attempts: list[Any] = field(default_factory=list)
+
+    @property
+    def began(self) -> float:
+        return self.ended - self.seconds
+
+    def is_uncertain(self, moment: float, late: float) -> bool:
+        """Whether a page made in so many seconds from a moment on may have the call and may not."""
+        return self.began + self.least <= moment + late and moment < self.ended
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a range of a query covers: from one scrape to another, each made within `late` seconds."""
+
+    first: float
+    last: float
+    late: float
+    #: What Prometheus' `rate` multiplies the growth in between with.
+    scale: float
+
+    def has(self, moment: float) -> bool:
+        return self.first < moment <= self.last
 
 
 @dataclass
@@ -80,6 +110,7 @@ class Live:
     journal: list[Call]
     dropped: list[tuple[float, int]]
     page: str
+    _windows: dict[tuple[float, float], Window] = field(default_factory=dict)
 
     @property
     def calm(self) -> float:
@@ -89,14 +120,53 @@ class Live:
     def asked(self) -> float:
         return self.fault + AFTER
 
-    def ended(self, seconds: float, *deployments: str) -> list[Call]:
-        """The calls that ended in so many seconds before the moment of asking."""
+    def window(self, seconds: float, before: float = 0.0) -> Window:
+        """So many seconds before the moment of asking, or before one earlier than that."""
+        if (seconds, before) not in self._windows:
+            self._windows[seconds, before] = self._window(seconds, self.asked - before)
+        return self._windows[seconds, before]
+
+    def _window(self, seconds: float, at: float) -> Window:
+        def samples(metric: str) -> list[tuple[float, float]]:
+            data = self.prometheus.get("query", query=f"{metric}[{seconds:g}s]", time=f"{at:.3f}")
+            (series,) = data["result"]
+            return [(float(moment), float(value)) for moment, value in series["values"]]
+
+        moments = [moment for moment, _ in samples(f'liter_llm_in_flight{{liter_llm_deployment="{SLOW}"}}')]
+        assert len(moments) > 2, "the machine was too slow for Prometheus to scrape"
+        first, last = moments[0], moments[-1]
+        step = (last - first) / (len(moments) - 1)
+        # As Prometheus does: to the ends of the range where a scrape is near, else half a step beyond.
+        reach = [gap if gap < 1.1 * step else step / 2 for gap in (first - (at - seconds), at - last)]
+        return Window(
+            first=first,
+            last=last,
+            late=max(took for _, took in samples("scrape_duration_seconds")),
+            scale=(last - first + sum(reach)) / (last - first) / seconds,
+        )
+
+    def ended(self, seconds: float, *deployments: str, before: float = 0.0) -> list[Call]:
+        """The calls that ended in the window."""
+        window = self.window(seconds, before)
         return [
             call
             for call in self.journal
-            if self.asked - seconds < call.ended <= self.asked
-            and (not deployments or call.deployment in deployments)
+            if window.has(call.ended) and (not deployments or call.deployment in deployments)
         ]
+
+    def uncertain(self, seconds: float, before: float = 0.0) -> list[Call]:
+        """The calls that ended so near to the window's first or last scrape that they may be in or not."""
+        window = self.window(seconds, before)
+        return [
+            call
+            for call in self.journal
+            if call.is_uncertain(window.first, window.late) or call.is_uncertain(window.last, window.late)
+        ]
+
+
+def ends(attempts: Sequence[Any]) -> float:
+    """When the last of a call's attempts was over, in seconds from the call's beginning."""
+    return attempts[-1].started + attempts[-1].duration if attempts else 0.0
 
 
 def split(deployment: str) -> tuple[str, str]:
@@ -147,9 +217,13 @@ class Program:
 
     def breaks(self, *, fault: bool, canary: bool = False) -> None:
         """Puts the faults in force, or their absence."""
-        self._fault = fault
+        # While the rules change, calls count as if of the calm: those may take less.
+        self._fault = False
         rules: list[dict[str, Any]] = []
-        if fault:
+        if not fault:
+            # A canary that has failed once: a series that is not there yet has no rate for what begins it.
+            rules.append({"match": {"provider": "deepseek", "model": "new", "nth": 20}, "fault": BUSY})
+        else:
             rules += [
                 {"match": {"provider": "anthropic", "body_contains": "leave"}, "fault": {"status": 413}},
                 {
@@ -170,19 +244,41 @@ class Program:
             for name, milliseconds in DELAYS.items()
         ]
         self._sim.rules = rules
+        self._fault = fault
 
     # ------------------------------------------------------------------------------------------ the traffic
 
-    def _note(self, began: float, answer: Any, name: str, first: float | None = None, gaps: int = 0) -> None:
+    def _note(
+        self,
+        began: float,
+        answer: Any,
+        name: str,
+        *,
+        chunks: Sequence[float] = (),
+        paced: Sequence[float] = (),
+        key: str = "",
+    ) -> None:
+        """`chunks`: when they came, in seconds from the beginning; `paced`: before when each was not sent."""
         usage = answer.usage
+        deployment = answer.attempts[-1].deployment if answer.attempts else name
+        least = engine = ends(answer.attempts)
+        first, gaps = None, []
+        if chunks:
+            least, first = max(least, paced[len(chunks) - 1]), (max(engine, paced[0]), chunks[0])
+            gaps = [
+                (max(0.0, paced[place + 1] - came), chunks[place + 1] - max(engine, sent))
+                for place, (came, sent) in enumerate(zip(chunks[:-1], paced, strict=False))
+            ]
         tokens = {} if usage is None else {"input": usage.input_tokens, "output": usage.output_tokens}
         self.journal.append(
             Call(
                 ended=time.time(),
                 seconds=time.monotonic() - began,
-                deployment=answer.attempts[-1].deployment if answer.attempts else name,
+                deployment=deployment,
+                least=least,
                 first=first,
                 gaps=gaps,
+                key=key,
                 tokens=tokens,
                 usd=0.0 if answer.cost is None or answer.cost.total is None else float(answer.cost.total),
                 cached=not answer.attempts if name == CACHED else None,
@@ -192,9 +288,9 @@ class Program:
         )
 
     async def _call(self, client: AsyncLiterLLM, name: str, prompt: str, **fields: Any) -> None:
-        began = time.monotonic()
+        began, key = time.monotonic(), fields.get("route", {}).get("key", "")
         try:
-            self._note(began, await client.generate(prompt, **fields), name)
+            self._note(began, await client.generate(prompt, **fields), name, key=key)
         except LiterLlmError as error:
             self.journal.append(
                 Call(
@@ -202,18 +298,20 @@ class Program:
                     time.monotonic() - began,
                     error.attempts[-1].deployment if error.attempts else name,
                     error.kind,
+                    least=ends(error.attempts),
+                    key=key,
                     attempts=list(error.attempts),
                 )
             )
 
     async def _read(self, client: AsyncLiterLLM, name: str) -> None:
-        began, first, pieces = time.monotonic(), 0.0, 0
-        stream = client.stream("[tokens=6]", model=name)
-        async for _ in stream:
-            if not pieces:
-                first = time.monotonic() - began
-            pieces += 1
-        self._note(began, stream.response, name, first, pieces - 1)
+        began, fault = time.monotonic(), self._fault
+        stream = client.stream(f"[tokens={TOKENS}]", model=name)
+        chunks = [time.monotonic() - began async for chunk in stream if chunk.text]
+        # The provider waits before it answers, the longer in the fault, and before each token.
+        delay = DELAYS[name][int(fault and self._fault)]
+        paced = [(delay + (number + 1) * TOKEN_MS) / 1000 - 0.001 for number in range(TOKENS)]
+        self._note(began, stream.response, name, chunks=chunks, paced=paced)
 
     async def _pace(self, a_second: float, make: Callable[[int], Any], *, fault_only: bool = False) -> None:
         """Begins `make(number)` so many times a second, whether or not the ones before have ended."""
@@ -250,8 +348,8 @@ class Program:
 
         async def names_of_start() -> None:
             await asyncio.sleep(2)
-            for number in range(80):
-                await named(number)
+            for first in range(0, 80, 8):
+                await asyncio.gather(*map(named, range(first, first + 8)))
 
         async def cached(number: int) -> None:
             await self._call(
@@ -297,13 +395,20 @@ class Program:
 @contextmanager
 def lived(folder: Path) -> Iterator[Live]:
     """Runs the program, which takes half a minute; Prometheus answers until the end of the block."""
+    with steady(lambda number: _lived(folder / str(number))) as live:
+        yield live
+
+
+@contextmanager
+def _lived(folder: Path) -> Iterator[tuple[Live, Stalls]]:
+    folder.mkdir()
     rules = [quick_rules(load(path)) for path in sorted((DEPLOY / "rules").glob("*.yml"))]
     with ExitStack() as stack:
         sim = stack.enter_context(Simulator(log_requests=False, token_interval_ms=TOKEN_MS))
         program = Program(sim)
         port = program.exporter.serve()
         running = stack.enter_context(prometheus(folder, [f"127.0.0.1:{port}"], rules))
-        with program.running():
+        with program.running(), Stalls() as stalls:
             time.sleep(CALM)
             program.breaks(fault=True)
             fault = time.time()
@@ -313,4 +418,4 @@ def lived(folder: Path) -> Iterator[Live]:
             page = program.exporter.text()
             # The line before the narrow deployment is not waited for.
             program.breaks(fault=False)
-        yield Live(running, fault, program.journal, program.dropped, page)
+        yield Live(running, fault, program.journal, program.dropped, page), stalls

@@ -26,24 +26,26 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from liter_llm import AsyncLiterLLM, LiterLlmError, PrometheusExporter, ProviderRouter, Telemetry
 from liter_llm.testing import Simulator
+from tests.stalls import Stalls
 from tests.telemetry.receiver import Receiver, Span
 
 from .asking import filled, quick_rules
-from .conftest import DEPLOY, Prometheus, load, program, prometheus
+from .conftest import DEPLOY, Prometheus, load, program, prometheus, steady
 from .expected import AFTER
 
 # As long as the longest look back of the rules, and a little for the start.
 CALM = 18.0
-# Provider -> model, region, milliseconds to an answer. The first one is the fastest, so it gets most calls.
+# Provider -> model, region, milliseconds to an answer. The first one is the fastest, so it gets most calls. A
+# call that is saved is left the time of the next one and a quarter, which is for busy machines: 250 ms.
 PROVIDERS = {
-    "openai": ("gpt-4o-mini", "us", 120),
-    "azure": ("gpt-4o", "eu", 130),
-    "anthropic": ("claude-sonnet-4-5", "us", 150),
+    "openai": ("gpt-4o-mini", "us", 240),
+    "azure": ("gpt-4o", "eu", 1000),
+    "anthropic": ("claude-sonnet-4-5", "us", 1100),
 }
 SLOW, TENFOLD = "openai", 10
 CALLS_A_SECOND = 20
-# Every fourth call has a user waiting for it.
-PATIENCE, IMPATIENT_EVERY = 1.0, 4
+# Every fourth call has a user waiting for it, too short a time for the slow provider.
+PATIENCE, IMPATIENT_EVERY = 2.2, 4
 # The pictures begin so many seconds before the fault.
 BEFORE = 9.0
 
@@ -131,17 +133,21 @@ class Story:
             "query_range", query=filled(query), start=self.fault - BEFORE, end=self.asked, step=1
         )["result"]
 
+    def rescues(self) -> list[Span]:
+        """The calls that were begun at the slow provider and answered by another one."""
+        return [
+            root
+            for root in self.roots
+            if root.start / 1e9 > self.fault
+            and "error.type" not in root.attributes
+            and len(root.children) == 2
+            and root.children[0].attributes["liter_llm.deployment"] == deployment(SLOW)
+            and root.children[0].attributes.get("error.type") == "timeout"
+        ]
+
     def rescued(self) -> Span:
-        """The first call that was begun at the slow provider and answered by another one."""
-        for root in self.roots:
-            first = root.children[0].attributes if root.children else {}
-            if (
-                root.attributes.get("liter_llm.fallbacks") == 1
-                and first["liter_llm.deployment"] == deployment(SLOW)
-                and first["error.type"] == "timeout"
-            ):
-                return root
-        raise AssertionError("no call went from the slow provider to another one")
+        """The first of them."""
+        return min(self.rescues(), key=lambda root: root.start)
 
     def recorded(self) -> dict[str, Any]:
         """All that the pictures need."""
@@ -192,6 +198,13 @@ def delays(factor: int = 1) -> list[dict[str, Any]]:
 @contextmanager
 def played(folder: Path) -> Iterator[Story]:
     """Plays the story, which takes half a minute; Prometheus answers until the end of the block."""
+    with steady(lambda number: _played(folder / str(number))) as story:
+        yield story
+
+
+@contextmanager
+def _played(folder: Path) -> Iterator[tuple[Story, Stalls]]:
+    folder.mkdir()
     rules = [quick_rules(load(path)) for path in sorted((DEPLOY / "rules").glob("*.yml"))]
     receiver = Receiver()
     tracers = TracerProvider(shutdown_on_exit=False)
@@ -210,13 +223,13 @@ def played(folder: Path) -> Iterator[Story]:
                 PrometheusExporter(router) as exporter,
                 prometheus(folder, [f"127.0.0.1:{exporter.serve()}"], rules) as running,
             ):
-                with traffic.running():
+                with traffic.running(), Stalls() as stalls:
                     time.sleep(CALM)
                     sim.rules = delays(TENFOLD)
                     fault = time.time()
                     time.sleep(AFTER + 1.5)
                 tracers.force_flush()
-                yield Story(running, fault, traffic.calls, receiver.roots())
+                yield Story(running, fault, traffic.calls, receiver.roots()), stalls
     finally:
         tracers.shutdown()
         receiver.close()

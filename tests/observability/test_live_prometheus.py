@@ -6,6 +6,7 @@ import json
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.stalls import Stalls
+
 from .asking import filled, quick, quick_rules
-from .conftest import DEPLOY, Prometheus, load, program, prometheus
+from .conftest import DEPLOY, Prometheus, load, program, prometheus, steady
 from .expected import AFTER, ALERTS, PANELS, RECORDS, Table
 from .exposition import LOADED, SLOW, STEADY, page, served
 
@@ -61,7 +64,12 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    folder = tmp_path_factory.mktemp("prometheus")
+    with steady(lambda _: scraped(tmp_path_factory.mktemp("prometheus"))) as scene:
+        yield scene
+
+
+@contextmanager
+def scraped(folder: Path) -> Iterator[tuple[Scene, Stalls]]:
     start = [time.time(), time.time() + 3600]
 
     def text() -> str:
@@ -74,8 +82,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     ):
         # The program is as old as the Prometheus that watches it.
         start[:] = [time.time(), time.time() + CALM]
-        time.sleep(CALM + AFTER + 1.5)
-        yield Scene(running, start[1] - 0.5, start[1])
+        with Stalls() as stalls:
+            time.sleep(CALM + AFTER + 1.5)
+        yield Scene(running, start[1] - 0.5, start[1]), stalls
 
 
 def named(series: dict[str, Any]) -> str:

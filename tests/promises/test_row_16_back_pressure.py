@@ -20,6 +20,7 @@ from typing import Self
 import pytest
 
 from liter_llm import AsyncLiterLLM, AsyncLlmStream, LiterLLM, LlmResponse, LlmStream, ProviderConfig
+from tests.stalls import on_time
 
 OFFERED = 100_000_000
 """Bytes upstream, per stream: the same in both forms, because they are offered and not taken."""
@@ -78,6 +79,8 @@ class Upstream:
                 writer.write(block)
                 await writer.drain()
                 taken[0] += len(block)
+                # The others' turn: what the system takes of one stream may be megabytes.
+                await asyncio.sleep(0)
         writer.transport.abort()
 
     @property
@@ -128,10 +131,11 @@ class Watch:
 def judge(upstream: Upstream, watch: Watch, read: list[int]) -> None:
     assert len(read) == len(upstream.taken) == STREAMS
     wanted = SECONDS * BYTES_PER_SECOND
-    assert all(0.25 * wanted <= count <= 1.5 * wanted for count in read), read
+    assert all(count <= 1.5 * wanted for count in read), read
     grown = watch.peak / STREAMS
     assert grown <= PER_STREAM, f"{grown / 1e6:.1f} MB a stream"
     # The upstream was held up: hardly more was taken than was read and lies in buffers.
+    on_time(min(read) >= 0.25 * wanted, read)
     assert max(upstream.taken) <= IN_TRANSIT + max(read) < OFFERED, upstream.taken
 
 
@@ -145,15 +149,18 @@ def first(client: LiterLLM) -> None:
 
 
 @linux
+@pytest.mark.keeps_time
 def test_row_16_slow_readers_slow_the_upstream(upstream: Upstream) -> None:
     client = LiterLLM(config(upstream))
     first(client)
     upstream.forget()
-    until = time.monotonic() + SECONDS
     read: list[int] = []
+    begun = threading.Barrier(STREAMS + 1)
 
     def slow(stream: LlmStream[LlmResponse]) -> None:
-        count = 0
+        next(stream)
+        begun.wait()
+        until, count = time.monotonic() + SECONDS, len(EVENT)
         for _ in stream:
             count += len(EVENT)
             if time.monotonic() > until:
@@ -165,27 +172,38 @@ def test_row_16_slow_readers_slow_the_upstream(upstream: Upstream) -> None:
     readers = [threading.Thread(target=slow, args=(client.stream(prompt="go"),)) for _ in range(STREAMS)]
     for reader in readers:
         reader.start()
+    begun.wait()
+    until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         time.sleep(0.1)
         watch.look()
     for reader in readers:
-        reader.join(10)
+        reader.join(30)
     judge(upstream, watch, read)
 
 
 @linux
+@pytest.mark.keeps_time
 async def test_row_16_slow_readers_slow_the_upstream_async(upstream: Upstream) -> None:
     first(LiterLLM(config(upstream)))
     client = AsyncLiterLLM(config(upstream))
     async with client.stream(prompt="go") as stream:
         await anext(aiter(stream))
     upstream.forget()
-    until = time.monotonic() + SECONDS
     read: list[int] = []
+    waiting = STREAMS
+    begun = asyncio.Event()
 
     async def slow(stream: AsyncLlmStream[LlmResponse]) -> None:
-        count = 0
-        async for _ in stream:
+        nonlocal waiting
+        pieces = aiter(stream)
+        await anext(pieces)
+        waiting -= 1
+        if not waiting:
+            begun.set()
+        await begun.wait()
+        until, count = time.monotonic() + SECONDS, len(EVENT)
+        async for _ in pieces:
             count += len(EVENT)
             if time.monotonic() > until:
                 break
@@ -194,6 +212,8 @@ async def test_row_16_slow_readers_slow_the_upstream_async(upstream: Upstream) -
 
     watch = Watch()
     readers = [asyncio.ensure_future(slow(client.stream(prompt="go"))) for _ in range(STREAMS)]
+    await begun.wait()
+    until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         await asyncio.sleep(0.1)
         watch.look()

@@ -13,7 +13,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from liter_llm import Telemetry
+from liter_llm.telemetry import names
 
+from .documented import faults
 from .receiver import Receiver
 
 
@@ -25,9 +27,12 @@ def running_receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def receiver(running_receiver: Receiver) -> Receiver:
+def receiver(running_receiver: Receiver) -> Iterator[Receiver]:
+    """A receiver with nothing in it; what it has in the end must be as the documentation says."""
     running_receiver.clear()
-    return running_receiver
+    yield running_receiver
+    spans = [span for span in running_receiver.spans() if span.scope == names.SCOPE]
+    assert [fault for span in spans for fault in faults(span)] == []
 
 
 @pytest.fixture

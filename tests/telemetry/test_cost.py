@@ -18,8 +18,10 @@ from liter_llm._native import Recorder
 from liter_llm.testing import Simulator
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "telemetry"
-#: Our Python for a call over what the SDK takes for the same spans and measurements: measured 0.15.
-MOST_OF_THE_SDK = 0.45
+#: Whether the engine was built with optimisation: `make` leaves a mark.
+RELEASE = (FOLDER.parents[1] / ".venv" / ".release").exists()
+#: Our Python for a call over what the SDK takes for the same spans and measurements: measured 0.05.
+MOST_OF_THE_SDK = 0.2
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +53,16 @@ def test_our_work_on_a_call_is_a_part_of_the_sdks(sim: Simulator, worker: Module
     recorder = Recorder()
     request = b'{"messages":[{"role":"user","content":"Hello"}],"max_tokens":20}'
     client._engine.generate(request, recorder)
-    body = recorder.record()
+    body = recorder.told()
     assert body is not None
+    counted: list[float] = []
+    client._observer.instruments()._duration.record = lambda seconds, *_: counted.append(seconds)  # type: ignore[union-attr]
 
     class Ready:
-        """The record as the engine gave it: its work is not measured here, for tests have a debug build."""
+        """What the engine has told: its work is not measured here, for tests have a debug build."""
 
         @staticmethod
-        def record() -> bytes:
+        def told() -> bytes:
             return body
 
     def ours() -> None:
@@ -73,15 +77,55 @@ def test_our_work_on_a_call_is_a_part_of_the_sdks(sim: Simulator, worker: Module
     finally:
         providers[0].shutdown()
         providers[1].shutdown()
+    assert len(counted) >= 1500, "what was measured is the whole way"
     assert own <= MOST_OF_THE_SDK * sdk, f"{own * 1e6:.1f} us of ours, {sdk * 1e6:.1f} us of the SDK's"
 
 
-def test_without_a_provider_next_to_nothing_is_done(sim: Simulator) -> None:
+#: What a program has imported beside the client, before it looks what a call costs it.
+HOSTS = {
+    "nothing": "",
+    "logging": "import logging",
+    "api": "import logging, opentelemetry.trace, opentelemetry.metrics",
+}
+IDLE = """
+import sys, time
+{imports}
+from liter_llm import LiterLLM, Telemetry
+from liter_llm.testing import Simulator
+
+with Simulator() as sim:
     client = LiterLLM(sim.config("openai"), telemetry=Telemetry())
-    assert client._observer.begin(b"{}", {}) is None
-    took = fastest(lambda: client._observer.begin(b"{}", {}), count=2000)
-    # The goal is 1 us; measured 0.6 in a release build, 1.5 in a debug build.
-    assert took <= 4e-6, f"{took * 1e6:.2f} us"
+    client.generate("Hello", max_tokens=1)
+    begin = client._observer.begin
+    assert begin(b"{{}}", {{}}) is None
+    best = float("inf")
+    # The best round is the one that the machine disturbed least.
+    for _ in range(60):
+        began = time.thread_time()
+        for _ in range(2000):
+            begin(b"{{}}", {{}})
+        best = min(best, (time.thread_time() - began) / 2000)
+        if best <= {most}:
+            break
+    loaded = [name for name in sys.modules if name.split(".")[0] == "opentelemetry"]
+    print(best * 1e6, bool(loaded), "liter_llm.telemetry.observed" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_without_a_provider_next_to_nothing_is_done(host: str) -> None:
+    """At most a microsecond a call; in a debug build the look at the engine's notices alone takes as long."""
+    most = 1.0 if RELEASE or host == "nothing" else 4.0
+    done = subprocess.run(
+        [sys.executable, "-c", IDLE.format(imports=HOSTS[host], most=most * 1e-6)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    took, loaded, observed = done.stdout.split()
+    assert (loaded, observed) == (str(host == "api"), "False")
+    assert float(took) <= most, f"{took} us"
 
 
 def test_the_benchmark_measures_every_variant() -> None:

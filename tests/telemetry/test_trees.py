@@ -315,7 +315,7 @@ def test_structured_output(sim: Simulator, receiver: Receiver, traced: Telemetry
 
 
 def test_a_hedged_call(sim: Simulator, receiver: Receiver, traced: Telemetry, face: Face) -> None:
-    sim.rules = [{"match": {"times": 1}, "fault": {"delay_ms": 3000}}]
+    sim.rules = [{"match": {"times": 1}, "fault": {"delay_ms": 30_000}}]
     config = sim.config("openai", model="gpt-4o-mini", hedge={"after": 0.05, "budget": 1.0})
     face.call(config, traced, prompt="Hello")
     root = receiver.root()
@@ -324,6 +324,82 @@ def test_a_hedged_call(sim: Simulator, receiver: Receiver, traced: Telemetry, fa
     causes = [child.attributes.get("liter_llm.attempt.cause") for child in root.children]
     assert causes == [None, "hedge"]
     assert (root.status, [child.status for child in root.children]) == (UNSET, [ERROR, UNSET])
+    slower, quicker = root.children
+    assert slower.attributes["error.type"] == "cancelled"
+    assert "http.response.status_code" not in slower.attributes
+    assert quicker.attributes["http.response.status_code"] == 200
+    # It was sent while the first was on its way, and that was given up when it was answered.
+    assert slower.start < quicker.start < slower.end
+    assert slower.end - slower.start < 25_000_000_000
+
+
+def test_a_hedged_stream(sim: Simulator, receiver: Receiver, traced: Telemetry, face: Face) -> None:
+    sim.rules = [{"match": {"times": 1}, "fault": {"delay_ms": 30_000}}]
+    config = sim.config("openai", model="gpt-4o-mini", hedge={"after": 0.05, "budget": 1.0})
+    assert face.read(config, traced, prompt="Hello") > 1
+    root = receiver.root()
+    in_order(root)
+    assert root.tree() == ("chat gpt-4o-mini", [("POST", []), ("POST", [])])
+    told = [
+        (child.attributes.get("liter_llm.attempt.cause"), child.attributes.get("error.type"))
+        for child in root.children
+    ]
+    assert told == [(None, "cancelled"), ("hedge", None)]
+    # The stream goes on in the second one.
+    slower, quicker = root.children
+    assert slower.end < quicker.end == pytest.approx(root.end, abs=500)
+
+
+@pytest.mark.parametrize("how", ["call", "read"])
+def test_a_request_over_a_stale_connection(
+    sim: Simulator, receiver: Receiver, traced: Telemetry, face: Face, how: str
+) -> None:
+    """A connection that rested and was closed: the request is sent again at once, in a span of its own."""
+    config = sim.config("openai", model="gpt-4o-mini", max_retries=0)
+    stale_once = [{"match": {"times": 1}, "fault": {"reset": True}}]
+    if face.kind == "sync":
+        client = LiterLLM(config, telemetry=traced)
+        for rules in ([], stale_once):
+            receiver.clear()
+            sim.rules = rules
+            if how == "call":
+                client.generate("Hello")
+            else:
+                client.stream("Hello").until_done()
+    else:
+
+        async def run() -> None:
+            client = AsyncLiterLLM(config, telemetry=traced)
+            for rules in ([], stale_once):
+                receiver.clear()
+                sim.rules = rules
+                if how == "call":
+                    await client.generate("Hello")
+                else:
+                    await client.stream("Hello").until_done()
+
+        asyncio.run(run())
+    root = receiver.root()
+    in_order(root)
+    assert root.tree() == ("chat gpt-4o-mini", [("POST", []), ("POST", [])])
+    assert (root.status, [child.status for child in root.children]) == (UNSET, [ERROR, UNSET])
+    asked = (
+        "error.type",
+        "http.response.status_code",
+        "liter_llm.attempt.cause",
+        "http.request.resend_count",
+    )
+    assert [[child.attributes.get(name) for name in asked] for child in root.children] == [
+        ["connection", None, None, None],
+        [None, 200, "resend", 1],
+    ]
+    stale, resent = root.children
+    # Only the second needed a new connection, and it did not wait.
+    assert names.ATTEMPT_CONNECT not in stale.attributes
+    assert resent.attributes[names.ATTEMPT_CONNECT] > 0
+    assert names.ATTEMPT_WAIT not in resent.attributes
+    assert stale.end <= resent.start + 500
+    assert root.attributes.get(names.REQUEST_STREAM) is (True if how == "read" else None)
 
 
 class Echo(LlmProvider):

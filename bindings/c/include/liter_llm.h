@@ -19,6 +19,11 @@
  * `liter_llm_records_next` likewise, the questions `explain` and `explain_stream`), which refuse there; it may free its
  * own call. Callbacks for records are another matter: each has a thread of its own, and may block.
  *
+ * A callback may come before the function that begins its call has returned, and so may the last one: what `context`
+ * points to has to be ready before, and the call's handle may not be known there yet. A callback that uses the handle
+ * takes it from a place that is written and read under a lock. The handle is good all the same, and to be freed once,
+ * also when the last callback has come. So it is with recordings.
+ *
  * Signals are left to the host: the engine's threads take none, and a broken connection raises no SIGPIPE.
  *
  * Fork. A child made by fork() may go on with an engine: it makes threads and connections of its own, with new
@@ -180,8 +185,8 @@ LiterLlmResult *liter_llm_generate(const LiterLlmEngine *engine,
                                    size_t length);
 
 /*
- Begins a call and returns at once. With a `callback`, that gets the one result; without (NULL), take it with
- `liter_llm_call_next`. The request is copied.
+ Begins a call and returns at once. With a `callback`, that gets the one result, perhaps before this function returns;
+ without (NULL), take it with `liter_llm_call_next`. The request is copied.
 
  Returns NULL only when the system gives no threads; the callback is not called then.
 
@@ -197,8 +202,8 @@ LiterLlmCall *liter_llm_submit(const LiterLlmEngine *engine,
 
 /*
  Begins a streamed call and returns at once. With a `callback`, that gets one batch of chunks after the other, then
- the end or an error, one at a time; the stream waits while it runs. Without (NULL), take them with
- `liter_llm_call_next`. The request is copied.
+ the end or an error, one at a time; the stream waits while it runs. They may come before this function returns. Without
+ (NULL), take them with `liter_llm_call_next`. The request is copied.
 
  Returns NULL only when the system gives no threads; the callback is not called then.
 
@@ -278,7 +283,7 @@ void liter_llm_engine_keep_records(const LiterLlmEngine *engine,
 
  No call waits for who listens: at most `most` records (at least 1) wait to be taken, further ones are dropped and counted.
  The callback has a thread of its own, so that it may block and use every function; it must not throw or `longjmp`. The
- last it gets is `LITER_LLM_STATUS_END`, some time after `liter_llm_records_close` or `liter_llm_records_free` and what came
+ first may come before this function returns. The last it gets is `LITER_LLM_STATUS_END`, some time after `liter_llm_records_close` or `liter_llm_records_free` and what came
  before that: from then on `context` is not used again. The engine's end does not end it: calls may be under way.
 
  On failure it returns NULL, and `*error` is a result to free; the callback is not called then. On success `*error` is

@@ -10,7 +10,7 @@ use liter_llm::{ChunkStream, ErrorKind, LlmError, LlmProvider, LlmRequest, LlmRe
 use liter_llm_border::{Feed, Outcome, Waiter, answer, lock, pump};
 use tokio::task::AbortHandle;
 
-use crate::engine::{json, misuse};
+use crate::engine::misuse;
 use crate::result::{LiterLlmResult, LiterLlmStatus};
 use crate::runtime::runtime;
 
@@ -275,7 +275,7 @@ impl LiterLlmCall {
         // Looked at first: a record is not whole because the call ended meanwhile.
         let over = recorder.is_over();
         let Some(record) = recorder.record() else { return Ok(LiterLlmResult::pending()) };
-        let json = json(&*record)?;
+        let json = record.to_json();
         Ok(if over { LiterLlmResult::value(json) } else { LiterLlmResult::unfinished(json) })
     }
 

@@ -237,8 +237,8 @@ unsafe fn begin(
     begun.map_or(std::ptr::null_mut(), |call| Box::into_raw(Box::new(call)))
 }
 
-/// Begins a call and returns at once. With a `callback`, that gets the one result; without (NULL), take it with
-/// `liter_llm_call_next`. The request is copied.
+/// Begins a call and returns at once. With a `callback`, that gets the one result, perhaps before this function returns;
+/// without (NULL), take it with `liter_llm_call_next`. The request is copied.
 ///
 /// Returns NULL only when the system gives no threads; the callback is not called then.
 ///
@@ -258,8 +258,8 @@ pub unsafe extern "C" fn liter_llm_submit(
 }
 
 /// Begins a streamed call and returns at once. With a `callback`, that gets one batch of chunks after the other, then
-/// the end or an error, one at a time; the stream waits while it runs. Without (NULL), take them with
-/// `liter_llm_call_next`. The request is copied.
+/// the end or an error, one at a time; the stream waits while it runs. They may come before this function returns. Without
+/// (NULL), take them with `liter_llm_call_next`. The request is copied.
 ///
 /// Returns NULL only when the system gives no threads; the callback is not called then.
 ///
@@ -371,7 +371,7 @@ pub unsafe extern "C" fn liter_llm_engine_keep_records(engine: *const LiterLlmEn
 ///
 /// No call waits for who listens: at most `most` records (at least 1) wait to be taken, further ones are dropped and counted.
 /// The callback has a thread of its own, so that it may block and use every function; it must not throw or `longjmp`. The
-/// last it gets is `LITER_LLM_STATUS_END`, some time after `liter_llm_records_close` or `liter_llm_records_free` and what came
+/// first may come before this function returns. The last it gets is `LITER_LLM_STATUS_END`, some time after `liter_llm_records_close` or `liter_llm_records_free` and what came
 /// before that: from then on `context` is not used again. The engine's end does not end it: calls may be under way.
 ///
 /// On failure it returns NULL, and `*error` is a result to free; the callback is not called then. On success `*error` is

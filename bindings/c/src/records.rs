@@ -6,7 +6,7 @@ use liter_llm::telemetry::CallRecords;
 use liter_llm::{ErrorKind, LlmError};
 
 use crate::call::{Callback, Until, may_wait};
-use crate::engine::{LiterLlmEngine, json, misuse};
+use crate::engine::{LiterLlmEngine, misuse};
 use crate::result::{LiterLlmResult, LiterLlmStatus};
 use crate::runtime::leave_signals_to_the_host;
 
@@ -34,7 +34,7 @@ fn next(records: &CallRecords, until: Until) -> Option<LiterLlmResult> {
         let closed = records.is_closed();
         let left = until.left();
         match records.next_within(left.unwrap_or_default()) {
-            Some(record) => return Some(json(&*record).into()),
+            Some(record) => return Some(LiterLlmResult::value(record.to_json())),
             None if closed => return Some(LiterLlmResult::end()),
             None if left.is_none() => return None,
             None => {}

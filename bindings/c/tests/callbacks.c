@@ -133,15 +133,21 @@ int main(int count, char **words) {
     CHECK_KIND(liter_llm_call_next(heard.call, 0), "invalid_request");
     liter_llm_call_free(heard.call);
 
-    /* A stream: batches in order, then the end. */
-    begin(&heard, engine, NULL);
-    run(&heard, 1, LONG);
-    CHECK(heard.last == LITER_LLM_STATUS_END && heard.batches > 3 && strlen(heard.text) > 300);
-    LiterLlmResult *folded = liter_llm_call_answer(heard.call);
-    CHECK_STATUS(folded, LITER_LLM_STATUS_OK);
-    CHECK(says(folded, heard.text));
-    liter_llm_result_free(folded);
-    liter_llm_call_free(heard.call);
+    /* A stream: batches in order, then the end. On a busy machine all may have come before the first is handed over:
+     * that happens, but not each time. */
+    int most = 0;
+    for (int round = 0; round < 20 && most <= 3; round++) {
+        begin(&heard, engine, NULL);
+        run(&heard, 1, LONG);
+        CHECK(heard.last == LITER_LLM_STATUS_END && heard.batches > 0 && strlen(heard.text) > 300);
+        most = heard.batches > most ? heard.batches : most;
+        LiterLlmResult *folded = liter_llm_call_answer(heard.call);
+        CHECK_STATUS(folded, LITER_LLM_STATUS_OK);
+        CHECK(says(folded, heard.text));
+        liter_llm_result_free(folded);
+        liter_llm_call_free(heard.call);
+    }
+    CHECK(most > 3);
 
     /* An error. */
     begin(&heard, engine, NULL);

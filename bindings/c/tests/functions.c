@@ -1,4 +1,5 @@
-/* Every function of the header, once as it is meant. Arguments: a configuration, another one to reload. */
+/* Every function of the header but those for records (records.c), once as it is meant. Arguments: a configuration, another
+ * one to reload. */
 
 #include "check.h"
 #include <unistd.h>

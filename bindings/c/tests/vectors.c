@@ -112,7 +112,65 @@ static LiterLlmResult *next(LiterLlmCall *call, struct Told *told) {
     return result;
 }
 
-static void whole(LiterLlmEngine *engine, const struct Bytes *request, struct Told *told, struct Bytes *outcomes) {
+/* The end of the JSON value that begins here. */
+static const char *behind(const char *json) {
+    int depth = 0, inside = 0;
+    do {
+        CHECK(*json != '\0');
+        if (inside && *json == '\\') {
+            json++;
+        } else if (*json == '"') {
+            inside = !inside;
+        } else if (!inside && strchr("{[", *json) != NULL) {
+            depth++;
+        } else if (!inside && strchr("}]", *json) != NULL) {
+            depth--;
+        }
+        json++;
+    } while (depth > 0 || inside);
+    return json;
+}
+
+/* The messages of the answers so far, byte for byte as they came; a call that failed has none. */
+struct Answers {
+    struct Bytes messages[8];
+    int count;
+};
+
+static void keep_message(struct Answers *answers, const LiterLlmResult *answer) {
+    size_t length;
+    const char *place = liter_llm_result_json(answer, &length);
+    static const char NAME[] = "\"message\":";
+    CHECK(answers->count > 0 && *place == '{');
+    for (place++; strncmp(place, NAME, strlen(NAME)) != 0; place++) {
+        place = behind(place) + 1;
+        /* The value: a string, a list, an object; or a number or a word, which end before a comma. */
+        place = strchr("\"[{", *place) != NULL ? behind(place) : place + strcspn(place, ",}");
+        CHECK(*place == ',');
+    }
+    place += strlen(NAME);
+    add(&answers->messages[answers->count - 1], place, (size_t)(behind(place) - place));
+}
+
+/* Puts the messages of the answers so far in place of what stands for them. */
+static void put_answers(struct Bytes *request, const struct Answers *answers) {
+    for (int number = 0; number < answers->count; number++) {
+        char name[32];
+        snprintf(name, sizeof name, "{\"answer_of\":%d}", number);
+        for (char *place; (place = strstr(request->data, name)) != NULL;) {
+            struct Bytes with = {0};
+            CHECK(answers->messages[number].data != NULL);
+            add(&with, request->data, (size_t)(place - request->data));
+            add(&with, answers->messages[number].data, answers->messages[number].length);
+            add_text(&with, place + strlen(name));
+            free(request->data);
+            *request = with;
+        }
+    }
+}
+
+static void whole(LiterLlmEngine *engine, const struct Bytes *request, struct Told *told, struct Bytes *outcomes,
+                  struct Answers *answers) {
     LiterLlmCall *call = NULL;
     LiterLlmResult *result;
     if (told == NULL) {
@@ -125,11 +183,15 @@ static void whole(LiterLlmEngine *engine, const struct Bytes *request, struct To
     int failed = liter_llm_result_status(result) == LITER_LLM_STATUS_ERROR;
     add_json(outcomes, failed ? "{\"error\":" : "{\"response\":", result);
     add_text(outcomes, "}");
+    if (!failed) {
+        keep_message(answers, result);
+    }
     liter_llm_result_free(result);
     liter_llm_call_free(call);
 }
 
-static void streamed(LiterLlmEngine *engine, const struct Bytes *request, struct Told *told, struct Bytes *outcomes) {
+static void streamed(LiterLlmEngine *engine, const struct Bytes *request, struct Told *told, struct Bytes *outcomes,
+                     struct Answers *answers) {
     LiterLlmCall *call =
         liter_llm_stream(engine, request->data, request->length, told == NULL ? NULL : tell, told);
     CHECK(call != NULL);
@@ -150,6 +212,7 @@ static void streamed(LiterLlmEngine *engine, const struct Bytes *request, struct
         LiterLlmResult *answer = liter_llm_call_answer(call);
         CHECK_STATUS(answer, LITER_LLM_STATUS_OK);
         add_json(outcomes, "],\"response\":", answer);
+        keep_message(answers, answer);
         liter_llm_result_free(answer);
     }
     add_text(outcomes, "}");
@@ -165,6 +228,7 @@ static int run(const char *name, int by_callback) {
     free(ask("POST", path, NULL, &status).data);
     CHECK(status == 200);
     struct Bytes config = get(name, "config"), calls = get(name, "calls"), outcomes = {0};
+    struct Answers answers = {0};
     add_text(&outcomes, "[");
     LiterLlmResult *error;
     LiterLlmEngine *engine = liter_llm_engine_new(config.data, config.length, &error);
@@ -185,7 +249,10 @@ static int run(const char *name, int by_callback) {
                 CHECK(pthread_cond_init(&told->changed, NULL) == 0);
             }
             add_text(&outcomes, number == 0 ? "" : ",");
-            (strcmp(kind, "stream") == 0 ? streamed : whole)(engine, &request, told, &outcomes);
+            put_answers(&request, &answers);
+            answers.count++;
+            CHECK(answers.count <= (int)(sizeof answers.messages / sizeof *answers.messages));
+            (strcmp(kind, "stream") == 0 ? streamed : whole)(engine, &request, told, &outcomes, &answers);
             free(told);
             free(request.data);
         }
@@ -196,6 +263,9 @@ static int run(const char *name, int by_callback) {
     struct Bytes word = ask("POST", path, &outcomes, &status);
     if (status != 200) {
         printf("%s: %s\n", name, word.data);
+    }
+    for (int number = 0; number < answers.count; number++) {
+        free(answers.messages[number].data);
     }
     free(config.data);
     free(calls.data);

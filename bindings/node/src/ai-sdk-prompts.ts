@@ -1,17 +1,22 @@
 // Calls of the AI SDK as requests of the engine. What has no counterpart is left out with a warning.
 
+import { isDeepStrictEqual } from "node:util";
+
 import type {
-  LanguageModelV3CallOptions,
-  LanguageModelV3FilePart,
-  LanguageModelV3Message,
-  LanguageModelV3ToolResultOutput,
-  LanguageModelV3ToolResultPart,
-  SharedV3ProviderOptions,
-  SharedV3Warning,
+  LanguageModelV4CallOptions,
+  LanguageModelV4FilePart,
+  LanguageModelV4Message,
+  LanguageModelV4ToolCallPart,
+  LanguageModelV4ToolResultOutput,
+  LanguageModelV4ToolResultPart,
+  SharedV4FileData,
+  SharedV4ProviderOptions,
+  SharedV4Warning,
 } from "@ai-sdk/provider";
 
 import { blockFromBorder, type ContentBlock, LlmMessage, type MediaSource, ToolCall } from "./content";
 import { InvalidArgumentError } from "./errors";
+import { readExact, stringify } from "./exact";
 import type { CallOptions, GenerateOptions } from "./requests";
 import { strictSchema } from "./schemas";
 import type { JsonObject } from "./types";
@@ -22,15 +27,14 @@ export const OWN = "literLlm";
 /** A request, and what of the call did not get into it. */
 export interface Ask {
   readonly request: GenerateOptions;
-  readonly warnings: readonly SharedV3Warning[];
+  readonly warnings: readonly SharedV4Warning[];
 }
 
-/** The options with what AI SDK 7 adds for models of an older specification, too. */
-type Options = LanguageModelV3CallOptions & { readonly reasoning?: string };
+type Options = LanguageModelV4CallOptions;
 
 /** The request for a call; `model` is sent when it is not empty. */
 export function requestOf(options: Options, model: string): Ask {
-  const warnings: SharedV3Warning[] = [];
+  const warnings: SharedV4Warning[] = [];
   const own = (options.providerOptions?.[OWN] ?? {}) as Partial<CallOptions>;
   const reasoning = options.reasoning === "provider-default" ? undefined : options.reasoning;
   const request: GenerateOptions = {
@@ -56,7 +60,7 @@ export function requestOf(options: Options, model: string): Ask {
   return { request, warnings };
 }
 
-function headersOf(given: LanguageModelV3CallOptions["headers"]): Record<string, string> | undefined {
+function headersOf(given: LanguageModelV4CallOptions["headers"]): Record<string, string> | undefined {
   const headers: Record<string, string> = {};
   for (const [name, value] of Object.entries(given ?? {})) {
     // The AI SDK's mark of itself; the engine has one of its own.
@@ -65,7 +69,7 @@ function headersOf(given: LanguageModelV3CallOptions["headers"]): Record<string,
   return Object.keys(headers).length === 0 ? undefined : headers;
 }
 
-function toolsOf({ tools }: Options, warnings: SharedV3Warning[]): readonly object[] | undefined {
+function toolsOf({ tools }: Options, warnings: SharedV4Warning[]): readonly object[] | undefined {
   const list: object[] = [];
   for (const tool of tools ?? []) {
     if (tool.type === "provider") {
@@ -108,7 +112,7 @@ function responseFormatOf({ responseFormat }: Options): object | "json" | undefi
 
 // ---------------------------------------------------------------------------------------------------------- messages
 
-function messagesOf(message: LanguageModelV3Message, warnings: SharedV3Warning[]): LlmMessage[] {
+function messagesOf(message: LanguageModelV4Message, warnings: SharedV4Warning[]): LlmMessage[] {
   const cached = cacheControl(message.providerOptions);
   if (message.role === "system") return [LlmMessage.system(marked({ type: "text", text: message.content }, cached))];
   const blocks: ContentBlock[] = [];
@@ -127,7 +131,7 @@ function messagesOf(message: LanguageModelV3Message, warnings: SharedV3Warning[]
         break;
       case "tool-call":
         if (part.providerExecuted) warnings.push(leftOut(`call of the provider's tool ${part.toolName}`));
-        else blocks.push(callOf(part.toolCallId, part.toolName, part.input, own));
+        else blocks.push(callOf(part, own));
         break;
       case "tool-result":
         if (message.role === "tool") blocks.push(marked(resultOf(part, warnings), own));
@@ -143,12 +147,12 @@ function messagesOf(message: LanguageModelV3Message, warnings: SharedV3Warning[]
   return [new LlmMessage(message.role, blocks)];
 }
 
-function leftOut(feature: string): SharedV3Warning {
+function leftOut(feature: string): SharedV4Warning {
   return { type: "unsupported", feature, details: "it is left out" };
 }
 
 /** Anthropic's mark for its prompt cache, as the AI SDK's users write it. */
-function cacheControl(options: SharedV3ProviderOptions | undefined): JsonObject | undefined {
+function cacheControl(options: SharedV4ProviderOptions | undefined): JsonObject | undefined {
   return (options?.[OWN]?.cacheControl ?? options?.anthropic?.cacheControl) as JsonObject | undefined;
 }
 
@@ -159,47 +163,58 @@ function marked(block: ContentBlock, cached: JsonObject | undefined): ContentBlo
   return { ...block, cacheControl: cached };
 }
 
-function callOf(id: string, name: string, input: unknown, cached: JsonObject | undefined): ToolCall {
-  const text = typeof input === "string" ? input : JSON.stringify(input ?? {});
-  return new ToolCall(id, name, text, cached && { cacheControl: cached });
+/** The call, with the text of its arguments as `ai-sdk-answers` gave it out, as long as nobody has changed them. */
+function callOf(part: LanguageModelV4ToolCallPart, cached: JsonObject | undefined): ToolCall {
+  const { input, toolCallId, toolName } = part;
+  const written = part.providerOptions?.[OWN]?.arguments;
+  let text = typeof input === "string" ? input : stringify(input ?? {});
+  if (typeof written === "string" && same(written, text)) text = written;
+  return new ToolCall(toolCallId, toolName, text, cached && { cacheControl: cached });
+}
+
+/** Whether these are the same JSON to JavaScript. */
+function same(written: string, text: string): boolean {
+  try {
+    return isDeepStrictEqual(JSON.parse(written), JSON.parse(text));
+  } catch {
+    return false;
+  }
 }
 
 /** A reasoning block with what proves it to the provider, as `ai-sdk-answers` gave it out. */
-function reasoningOf(text: string, options: SharedV3ProviderOptions | undefined): ContentBlock {
+function reasoningOf(text: string, options: SharedV4ProviderOptions | undefined): ContentBlock {
   const proof = options?.[OWN]?.reasoning;
   if (typeof proof !== "string") return { type: "reasoning", text };
-  return blockFromBorder(JSON.parse(proof) as JsonObject);
+  return blockFromBorder(readExact<JsonObject>(proof));
 }
 
-/** Data as AI SDK 7 hands it to models of an older specification: these two forms it leaves as they are. */
-type FileData =
-  | LanguageModelV3FilePart["data"]
-  | { readonly type: "text"; readonly text: string }
-  | { readonly type: "reference"; readonly reference: Readonly<Record<string, string>> };
-
-function fileOf(part: LanguageModelV3FilePart): ContentBlock {
+function fileOf(part: LanguageModelV4FilePart): ContentBlock {
   return mediaBlock(sourceOf(part.data, part.mediaType), part.mediaType, part.filename);
 }
 
 function mediaBlock(source: MediaSource, mediaType: string, filename?: string): ContentBlock {
-  // AI SDK 7 also gives the first half alone, where it does not know more.
+  // The first half may stand alone, where the AI SDK does not know more.
   const [sort] = mediaType.split("/");
   if (sort === "image") return { type: "image", source };
   if (sort === "audio") return { type: "audio", source };
   return filename === undefined ? { type: "document", source } : { type: "document", source, title: filename };
 }
 
-function sourceOf(data: FileData, mediaType: string): MediaSource {
-  if (data instanceof URL) return fromUrl(data.href, mediaType);
-  if (data instanceof Uint8Array) return fromBytes(data, mediaType);
-  if (typeof data === "object") {
-    if (data.type === "text") return { type: "text", mediaType: "text/plain", data: data.text };
-    const [fileId] = Object.values(data.reference);
-    if (fileId === undefined) throw new InvalidArgumentError("a file reference names no file", { param: "messages" });
-    return { type: "file", fileId };
+function sourceOf(data: SharedV4FileData, mediaType: string): MediaSource {
+  switch (data.type) {
+    case "url":
+      return fromUrl(data.originalUrl ?? data.url.href, mediaType);
+    case "text":
+      return { type: "text", mediaType: "text/plain", data: data.text };
+    case "reference": {
+      const [fileId] = Object.values(data.reference);
+      if (fileId === undefined) throw new InvalidArgumentError("a file reference names no file", { param: "messages" });
+      return { type: "file", fileId };
+    }
+    case "data":
+      if (typeof data.data !== "string") return fromBytes(data.data, mediaType);
+      return fromBytes(Buffer.from(data.data, "base64"), mediaType, data.data);
   }
-  if (/^(https?:|data:)/.test(data)) return fromUrl(data, mediaType);
-  return fromBytes(Buffer.from(data, "base64"), mediaType, data);
 }
 
 function fromUrl(url: string, mediaType: string): MediaSource {
@@ -227,7 +242,7 @@ function pictureType(bytes: Buffer): string {
 
 // ------------------------------------------------------------------------------------------------------ tool results
 
-function resultOf(part: LanguageModelV3ToolResultPart, warnings: SharedV3Warning[]): ContentBlock {
+function resultOf(part: LanguageModelV4ToolResultPart, warnings: SharedV4Warning[]): ContentBlock {
   const { output } = part;
   const isError = output.type.startsWith("error-") || output.type === "execution-denied";
   const content = output.type === "content" ? output.value.flatMap((item) => itemOf(item, warnings)) : [plain(output)];
@@ -235,44 +250,27 @@ function resultOf(part: LanguageModelV3ToolResultPart, warnings: SharedV3Warning
   return isError ? { ...result, isError } : result;
 }
 
-function plain(output: Exclude<LanguageModelV3ToolResultOutput, { type: "content" }>): ContentBlock {
+function plain(output: Exclude<LanguageModelV4ToolResultOutput, { type: "content" }>): ContentBlock {
   switch (output.type) {
     case "text":
     case "error-text":
       return { type: "text", text: output.value };
     case "json":
     case "error-json":
-      return { type: "text", text: JSON.stringify(output.value) };
+      return { type: "text", text: stringify(output.value) };
     case "execution-denied":
       return { type: "text", text: `The tool was not run${output.reason ? `: ${output.reason}` : "."}` };
   }
 }
 
-type Item = Extract<LanguageModelV3ToolResultOutput, { type: "content" }>["value"][number];
+type Item = Extract<LanguageModelV4ToolResultOutput, { type: "content" }>["value"][number];
 
-function itemOf(item: Item, warnings: SharedV3Warning[]): ContentBlock[] {
+function itemOf(item: Item, warnings: SharedV4Warning[]): ContentBlock[] {
   switch (item.type) {
     case "text":
       return [{ type: "text", text: item.text }];
-    case "image-data":
-    case "file-data":
-      return [
-        mediaBlock(
-          sourceOf(item.data, item.mediaType),
-          item.mediaType,
-          item.type === "file-data" ? item.filename : undefined,
-        ),
-      ];
-    case "image-url":
-      return [mediaBlock({ type: "url", url: item.url }, "image/*")];
-    case "file-url":
-      return [mediaBlock({ type: "url", url: item.url }, item.mediaType ?? "application/octet-stream")];
-    case "image-file-id":
-    case "file-id": {
-      const fileId = typeof item.fileId === "string" ? item.fileId : Object.values(item.fileId)[0];
-      const mediaType = item.type === "image-file-id" ? "image/*" : "application/octet-stream";
-      return fileId === undefined ? [] : [mediaBlock({ type: "file", fileId }, mediaType)];
-    }
+    case "file":
+      return [mediaBlock(sourceOf(item.data, item.mediaType), item.mediaType, item.filename)];
     default:
       warnings.push(leftOut(`\`${item.type}\` in a tool's result`));
       return [];

@@ -1,20 +1,30 @@
 // A stream of the engine as the parts of the AI SDK's language-model specification.
 
-import type { LanguageModelV3StreamPart, SharedV3Warning } from "@ai-sdk/provider";
+import type { LanguageModelV4Citation, LanguageModelV4StreamPart, SharedV4Warning } from "@ai-sdk/provider";
 
-import { finishReasonOf, metadataOf, NO_USAGE, proofOf, responseMetadata, sourcesOf, usageOf } from "./ai-sdk-answers";
+import {
+  brokenReason,
+  callPart,
+  citationsOf,
+  finishReasonOf,
+  metadataOf,
+  NO_USAGE,
+  proofOf,
+  responseMetadata,
+  usageOf,
+} from "./ai-sdk-answers";
 import { OWN } from "./ai-sdk-prompts";
 import type { LlmChunk } from "./response";
 import type { LlmStream } from "./stream";
 import type { JsonObject } from "./types";
 
-type Part = LanguageModelV3StreamPart;
+type Part = LanguageModelV4StreamPart;
 
 /** The parts of a stream whose first chunk was read. Cancelling them closes the connection. */
 export function streamParts(
   stream: LlmStream,
   first: IteratorResult<LlmChunk, undefined>,
-  warnings: SharedV3Warning[],
+  warnings: SharedV4Warning[],
   raw: boolean,
   failed: (error: unknown) => unknown,
 ): ReadableStream<Part> {
@@ -36,7 +46,7 @@ export function streamParts(
           } catch (error) {
             const thrown = failed(error);
             if ((thrown as Error | undefined)?.name === "AbortError") return controller.error(thrown);
-            parts = [{ type: "error", error: thrown }, broken()];
+            parts = [{ type: "error", error: thrown }, broken(thrown)];
             done = true;
           }
           for (const part of parts) controller.enqueue(part);
@@ -50,8 +60,8 @@ export function streamParts(
   );
 }
 
-function broken(): Part {
-  return { type: "finish", finishReason: finishReasonOf("error", undefined), usage: NO_USAGE };
+function broken(error: unknown): Part {
+  return { type: "finish", finishReason: brokenReason(error), usage: NO_USAGE };
 }
 
 /** A block that has begun and not ended. */
@@ -61,6 +71,7 @@ interface Open {
   readonly index: number | undefined;
   /** Its fields on the border; texts grow. */
   fields: Record<string, unknown>;
+  readonly citations: LanguageModelV4Citation[];
 }
 
 /**
@@ -98,7 +109,11 @@ class Blocks {
       open.fields.signature = `${open.fields.signature ?? ""}${chunk.signature}`;
     }
     if (border.replace) this.#replace(border.replace as JsonObject, chunk.index);
-    if (chunk.citation !== undefined) parts.push(...sourcesOf([chunk.citation], this.#count++));
+    if (chunk.citation !== undefined) {
+      const cited = citationsOf([chunk.citation], this.#count++);
+      parts.push(...cited.map(({ source }) => source));
+      open?.citations.push(...cited);
+    }
     return parts;
   }
 
@@ -107,10 +122,8 @@ class Blocks {
     const parts: Part[] = [];
     this.#close(parts);
     for (const { id, fields } of this.#calls) {
-      const written = (fields.arguments as string | undefined) ?? "";
-      const input = written.trim() === "" ? "{}" : written;
       parts.push({ type: "tool-input-end", id });
-      parts.push({ type: "tool-call", toolCallId: id, toolName: fields.name as string, input });
+      parts.push(callPart(id, fields.name as string, (fields.arguments as string | undefined) ?? ""));
     }
     const { response } = stream;
     if (!this.#told) parts.push({ type: "response-metadata", ...responseMetadata(response) });
@@ -128,13 +141,13 @@ class Blocks {
     const kind = start.type as string;
     if (kind === "tool_call") {
       const id = start.id as string;
-      this.#calls.push({ kind, id, index, fields: { ...start, arguments: "" } });
+      this.#calls.push({ kind, id, index, fields: { ...start, arguments: "" }, citations: [] });
       parts.push({ type: "tool-input-start", id, toolName: start.name as string });
       if (start.arguments) parts.push(...this.#argued(start.arguments as string, index));
       return;
     }
     const id = `${kind}-${this.#count++}`;
-    this.#open = { kind, id, index, fields: { ...start } };
+    this.#open = { kind, id, index, fields: { ...start }, citations: [] };
     if (kind === "reasoning") parts.push({ type: "reasoning-start", id });
     else if (kind === "text" || kind === "refusal") parts.push({ type: "text-start", id });
     if (typeof start.text === "string" && start.text !== "") parts.push(...delta(kind, id, start.text));
@@ -171,9 +184,9 @@ class Blocks {
     const open = this.#open;
     this.#open = undefined;
     if (open === undefined) return;
-    const { id, kind, fields } = open;
+    const { id, kind, fields, citations } = open;
     if (kind === "reasoning") parts.push({ type: "reasoning-end", id, providerMetadata: proofOf(fields) });
-    else if (kind === "text") parts.push({ type: "text-end", id });
+    else if (kind === "text") parts.push({ type: "text-end", id, ...(citations.length > 0 && { citations }) });
     else if (kind === "refusal") parts.push({ type: "text-end", id, providerMetadata: { [OWN]: { refusal: true } } });
   }
 }

@@ -88,20 +88,21 @@ function taken(number: number): Pending | undefined {
   return call;
 }
 
-/** The error for a call that its signal ended. */
+/** The error for a call that its signal ended before anything was known of it. */
 export function aborted(signal: AbortSignal): CallCancelledError {
   return new CallCancelledError("the call was cancelled by its signal", { cause: signal.reason });
 }
 
 /**
  * A call: `start` begins it under the number given, `read` makes its value of what came. When `signal` is aborted, the
- * connection is closed and the promise is rejected.
+ * connection is closed and the promise is rejected, with what `givenUp` says.
  */
 export function call<T>(
   owner: unknown,
   start: (number: number) => unknown,
   read: (json: string, raw: string | Buffer | undefined) => T,
   signal?: AbortSignal,
+  givenUp: (signal: AbortSignal) => unknown = aborted,
 ): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     if (signal?.aborted) throw aborted(signal);
@@ -113,8 +114,11 @@ export function call<T>(
     }
     const onAbort = (): void => {
       pending.delete(number);
-      native.cancel(number);
-      reject(aborted(signal));
+      try {
+        reject(givenUp(signal));
+      } finally {
+        native.cancel(number);
+      }
     };
     signal.addEventListener("abort", onAbort, { once: true });
     pending.set(number, {

@@ -1,5 +1,8 @@
 // Whether a value fits a JSON Schema: the part of the language that describes shapes; words it does not know say nothing.
 
+import { isDeepStrictEqual } from "node:util";
+
+import { stringify } from "./exact";
 import type { JsonObject } from "./types";
 
 /** What is wrong with a value, with the place; `undefined` when it fits. */
@@ -24,7 +27,7 @@ class Check {
       chosenMisfit(value, rules, place) ??
       this.#combined(value, rules, place) ??
       (typeof value === "string" ? textMisfit(value, rules, place) : undefined) ??
-      (typeof value === "number" ? numberMisfit(value, rules, place) : undefined) ??
+      (typeof value === "number" || typeof value === "bigint" ? numberMisfit(value, rules, place) : undefined) ??
       (Array.isArray(value) ? this.#list(value, rules, place) : undefined) ??
       (kindOf(value) === "object" ? this.#object(value as JsonObject, rules, place) : undefined)
     );
@@ -83,7 +86,8 @@ class Check {
 
 function kindOf(value: unknown): string {
   if (value === null) return "null";
-  return Array.isArray(value) ? "array" : typeof value;
+  if (Array.isArray(value)) return "array";
+  return typeof value === "bigint" ? "number" : typeof value;
 }
 
 function list(value: unknown): readonly unknown[] {
@@ -98,14 +102,24 @@ function typeMisfit(value: unknown, type: unknown, place: string): string | unde
   if (type === undefined) return undefined;
   const kind = kindOf(value);
   const types = Array.isArray(type) ? type : [type];
-  if (types.includes(kind) || (types.includes("integer") && Number.isInteger(value))) return undefined;
+  if (types.includes(kind) || (types.includes("integer") && isInteger(value))) return undefined;
   return `${place} is ${kind}, not ${types.join(" or ")}`;
 }
 
+function isInteger(value: unknown): boolean {
+  return typeof value === "bigint" || Number.isInteger(value);
+}
+
+function same(value: unknown, other: unknown): boolean {
+  if (typeof value === "bigint" && Number.isInteger(other)) return value === BigInt(other as number);
+  return isDeepStrictEqual(value, other);
+}
+
 function chosenMisfit(value: unknown, rules: JsonObject, place: string): string | undefined {
-  const same = (other: unknown): boolean => JSON.stringify(other) === JSON.stringify(value);
-  if (rules.const !== undefined && !same(rules.const)) return `${place} is not ${JSON.stringify(rules.const)}`;
-  if (Array.isArray(rules.enum) && !rules.enum.some(same)) return `${place} is none of ${JSON.stringify(rules.enum)}`;
+  if (rules.const !== undefined && !same(value, rules.const)) return `${place} is not ${stringify(rules.const)}`;
+  if (Array.isArray(rules.enum) && !rules.enum.some((other) => same(value, other))) {
+    return `${place} is none of ${stringify(rules.enum)}`;
+  }
   return undefined;
 }
 
@@ -119,7 +133,7 @@ function textMisfit(value: string, rules: JsonObject, place: string): string | u
   return undefined;
 }
 
-function numberMisfit(value: number, rules: JsonObject, place: string): string | undefined {
+function numberMisfit(value: number | bigint, rules: JsonObject, place: string): string | undefined {
   if (value < limit(rules.minimum, -Infinity)) return `${place} is less than ${rules.minimum}`;
   if (value > limit(rules.maximum, Infinity)) return `${place} is more than ${rules.maximum}`;
   if (value <= limit(rules.exclusiveMinimum, -Infinity)) return `${place} is not more than ${rules.exclusiveMinimum}`;

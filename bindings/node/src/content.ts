@@ -1,6 +1,7 @@
 // What a conversation is made of: messages of typed blocks.
 
-import { ToolArgumentsError } from "./errors";
+import { InvalidArgumentError, ToolArgumentsError } from "./errors";
+import { readExact, Source, stringify } from "./exact";
 import { BLOCK, freeze, MESSAGE } from "./names";
 import type { JsonObject } from "./types";
 
@@ -99,7 +100,7 @@ export class ToolCall {
   }
 
   /**
-   * The arguments; decoded once, frozen.
+   * The arguments; decoded once, frozen. Integers that a number cannot hold are a `bigint`.
    * @throws {ToolArgumentsError} The model wrote something that is not a JSON object; see `rawArguments`.
    */
   // biome-ignore lint/suspicious/noExplicitAny: a tool's arguments have the shape its schema says, which nobody checks here
@@ -108,14 +109,14 @@ export class ToolCall {
     const text = this.rawArguments;
     let value: unknown;
     try {
-      value = text.trim() ? JSON.parse(text) : {};
+      value = text.trim() ? readExact(text) : {};
     } catch (error) {
       throw this.#broken(`are not JSON: ${(error as Error).message}`, error);
     }
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
       throw this.#broken(`are not a JSON object but ${text.slice(0, 40)}`);
     }
-    this.#arguments = freeze(value as Record<string, unknown>);
+    this.#arguments = value as Record<string, unknown>;
     return this.#arguments;
   }
 
@@ -176,6 +177,17 @@ function blockToBorder(block: ContentBlock): unknown {
   return encoded;
 }
 
+/** Whether there is something in a block that is the vendor's own: only there are numbers. */
+function hasVendors(block: JsonObject): boolean {
+  return (
+    block.extra !== undefined ||
+    block.citations !== undefined ||
+    block.cache_control !== undefined ||
+    (block.source as { type?: string } | undefined)?.type === "other" ||
+    (block.content as readonly JsonObject[] | undefined)?.some(hasVendors) === true
+  );
+}
+
 /** One turn of a conversation: a role and blocks. Its JSON form is that of the border, which every language reads. */
 export class LlmMessage {
   readonly role: Role;
@@ -199,13 +211,28 @@ export class LlmMessage {
     Object.freeze(this);
   }
 
-  /** @internal */
-  static fromBorder(message: BorderMessage): LlmMessage {
+  /** @internal `source`: where it was read from, when that is to be kept number for number. */
+  static fromBorder(given: BorderMessage, source?: Source): LlmMessage {
+    const vendors = given.extra !== undefined || given.content?.some(hasVendors);
+    const message = source !== undefined && vendors ? source.read<BorderMessage>() : given;
     const { name, extra } = MESSAGE.decode({ name: message.name, extra: message.extra });
     const more: { name?: string; extra?: JsonObject } = {};
     if (name !== undefined) more.name = name as string;
     if (extra !== undefined) more.extra = extra as JsonObject;
     return new LlmMessage(message.role, (message.content ?? []).map(blockFromBorder), more, message);
+  }
+
+  /**
+   * A message from its JSON form, as `json` and `toJSON()` give it.
+   * @throws {InvalidArgumentError} It is something else.
+   */
+  static fromJSON(json: string | object): LlmMessage {
+    const text = typeof json === "string" ? json : stringify(json);
+    const message = JSON.parse(text) as BorderMessage | null;
+    if (typeof message?.role !== "string" || !Array.isArray(message.content)) {
+      throw new InvalidArgumentError("`json`: not the JSON form of a message", { param: "json" });
+    }
+    return LlmMessage.fromBorder(message, new Source(text));
   }
 
   /** A message of the caller: texts and blocks in their order. */
@@ -225,7 +252,7 @@ export class LlmMessage {
 
   /** The answer to a tool call: text, or any value that has a JSON form. */
   static toolResult(toolCallId: string, content: unknown, options: { readonly isError?: boolean } = {}): LlmMessage {
-    const text = typeof content === "string" ? content : (JSON.stringify(content) ?? "");
+    const text = typeof content === "string" ? content : (stringify(content) ?? "");
     const block: ToolResultBlock = {
       type: "tool_result",
       toolCallId,
@@ -245,6 +272,11 @@ export class LlmMessage {
   /** The tools the model wants called. */
   get toolCalls(): readonly ToolCall[] {
     return this.content.filter((block) => block instanceof ToolCall);
+  }
+
+  /** The border form as text, in which every number is written as the provider wrote it. */
+  get json(): string {
+    return stringify(this);
   }
 
   /** The border form. */

@@ -282,7 +282,8 @@ pub fn spend<'cx>(mut cx: FunctionContext<'cx>) -> JsResult<'cx, JsValue> {
 }
 
 /// What is known of the engine at this moment, as JSON: `describe`, `state`, `figures`, `heatmap` (with seconds in a
-/// bucket and how many buckets), `canary`, `mirror`. `clear_cache` forgets all cached answers.
+/// bucket and how many buckets), `canary`, `mirror`, `dropped` (how many records found their queue full). `clear_cache`
+/// forgets all cached answers.
 pub fn look<'cx>(mut cx: FunctionContext<'cx>) -> JsResult<'cx, JsValue> {
     let (engine, _) = known!(cx, 0, Engine);
     let what = words(&mut cx, 1)?;
@@ -296,6 +297,7 @@ pub fn look<'cx>(mut cx: FunctionContext<'cx>) -> JsResult<'cx, JsValue> {
         "figures" => written(&client.router().figures()),
         "canary" => written(&client.router().canary()),
         "mirror" => written(&client.router().mirror()),
+        "dropped" => written(&client.telemetry().dropped()),
         "heatmap" => {
             let width = Duration::try_from_secs_f64(buckets.0).unwrap_or_default();
             written(&client.router().heatmap(width, usize::try_from(buckets.1).unwrap_or(usize::MAX)))

@@ -1,8 +1,10 @@
 // The engine behind a client or router, and what answers a call: whole or piece by piece.
 
 import { begin, call, connect, keep, made } from "./calls";
+import { cancelled, Recording } from "./cancelled";
 import { basePath } from "./catalog";
 import { CallCancelledError } from "./errors";
+import { Source, stringify } from "./exact";
 import type { PolicyHost, ProviderHost } from "./host";
 import { freeze, STATE, type Table } from "./names";
 import { type Kept, native } from "./native";
@@ -76,13 +78,31 @@ export class Engine {
     request: string,
     read: (json: string, raw: string | Buffer | undefined) => T,
     signal?: AbortSignal,
-    recorder?: Kept<"recorder">,
+    recording?: Recording,
   ): Promise<T> {
-    return call(this, (number) => native.generate(this.#box, number, request, recorder), read, signal);
+    const start = (recorded?: Recording) => (number: number) =>
+      native.generate(this.#box, number, request, recorded?.number);
+    if (signal === undefined) return call(this, start(recording), read);
+    // What was sent until the signal came is told in the error.
+    const own = recording ?? new Recording();
+    const answer = call(this, start(own), read, signal, () => cancelled(signal, this, own));
+    return recording === undefined ? answer.finally(() => own.letGo()) : answer;
   }
 
-  open(request: string, recorder?: Kept<"recorder">): Kept<"stream"> {
-    return made(native.open(this.#box, request, recorder));
+  open(request: string, recording?: Recording): Kept<"stream"> {
+    return made(native.open(this.#box, request, recording?.number));
+  }
+
+  /** Whose deployment it is, in the words of this package; `undefined` for one it does not know, or once it is closed. */
+  providerOf(deployment: string): string | undefined {
+    type Described = { readonly name?: string; readonly provider?: string };
+    try {
+      const all = this.look("describe") as Described & { readonly deployments?: readonly Described[] };
+      return (all.deployments ?? [all]).find(({ name }) => name === deployment)?.provider;
+    } catch (error) {
+      if (error instanceof CallCancelledError) return undefined;
+      throw error;
+    }
   }
 
   /** The records of the calls that begin from now on, in a queue of so many. */
@@ -129,12 +149,12 @@ export class Engine {
     return JSON.parse(begin(native.look(this.#box, what, first, second)));
   }
 
-  /** How the deployments are doing, in the border's names; nothing once it is closed. */
-  states(): readonly object[] {
+  /** What `look` gives; nothing once it is closed. */
+  present(what: string): unknown {
     try {
-      return this.look("state") as readonly object[];
+      return this.look(what);
     } catch (error) {
-      if (error instanceof CallCancelledError) return [];
+      if (error instanceof CallCancelledError) return undefined;
       throw error;
     }
   }
@@ -152,12 +172,12 @@ export class Engine {
 
 /** A configuration document as the engine takes it. */
 function written(document: object): string {
-  return JSON.stringify({ catalog_base: basePath(), ...document });
+  return stringify({ catalog_base: basePath(), ...document });
 }
 
 /** Reads a whole answer. */
 export function readResponse(json: string, raw: string | Buffer | undefined): LlmResponse {
-  return LlmResponse.fromBorder(JSON.parse(json), raw);
+  return LlmResponse.fromBorder(JSON.parse(json), new Source(json), raw);
 }
 
 /** What can be called: a client, a router, one deployment of it. */

@@ -1,5 +1,6 @@
 // The errors: one tree, one table from the engine's error kinds to classes.
 
+import { Source } from "./exact";
 import { ATTEMPT, camel, ROUTE } from "./names";
 import { LlmResponse } from "./response";
 import type { Attempt, Route } from "./types";
@@ -333,7 +334,9 @@ export function fromEngine(thrown: unknown): unknown {
     retryable: border.retryable ?? detail.retryable,
     attempts: Object.freeze(((detail.attempts as readonly object[]) ?? []).map((attempt) => ATTEMPT.decode(attempt))),
     cause: causeOf(causes, status, text("body")),
-    partial: detail.partial ? LlmResponse.fromBorder(detail.partial as object) : undefined,
+    partial: detail.partial
+      ? LlmResponse.fromBorder(detail.partial as object, new Source(thrown, "detail", "partial"))
+      : undefined,
     providerMessage: text("message"),
     body: text("body"),
     code: text("code"),

@@ -2,6 +2,7 @@
 
 import { LlmMessage } from "./content";
 import { fromEngine, InternalServerError, InvalidArgumentError, said, toEngine } from "./errors";
+import { stringify } from "./exact";
 import { CANDIDATE, CHUNK, freeze, POLICY_CALL, RESPONSE } from "./names";
 import { type Kept, native } from "./native";
 import { LlmRequest } from "./requests";
@@ -69,6 +70,9 @@ function report(order: Kept<"order">, how: "complete" | "chunk" | "end", json?: 
   throw fromEngine(awaited.slice(1));
 }
 
+/** What an answer has, and takes from its message. */
+const PARTS_OF_MESSAGE: ReadonlySet<string> = new Set(["toolCalls", "reasoning", "refusal", "role", "content"]);
+
 /** What the engine sees of a provider written in JavaScript. */
 export class ProviderHost {
   readonly number: number;
@@ -116,7 +120,7 @@ export class ProviderHost {
       const border = chunkToBorder(chunk);
       finished ||= border.finish_reason !== undefined && border.finish_reason !== null;
       tools ||= (border.start as { type?: string } | undefined)?.type === "tool_call";
-      if (!report(order, "chunk", JSON.stringify(border))) return;
+      if (!report(order, "chunk", stringify(border))) return;
     }
     if (!finished) report(order, "chunk", JSON.stringify({ finish_reason: tools ? "tool_calls" : "stop" }));
     report(order, "end");
@@ -125,7 +129,7 @@ export class ProviderHost {
   #answer(answer: ProviderAnswer): string {
     if (answer instanceof LlmResponse) {
       const border = answer.toJSON() as { provider?: string };
-      return JSON.stringify(border.provider ? border : { ...border, provider: this.name });
+      return stringify(border.provider ? border : { ...border, provider: this.name });
     }
     const given = typeof answer === "string" ? { text: answer } : answer;
     if (typeof given !== "object" || given === null) {
@@ -133,11 +137,14 @@ export class ProviderHost {
     }
     const { text, message, ...more } = given;
     const border = RESPONSE.encode(more, (name) => {
-      throw new InternalServerError(`generate() returned \`${name}\`, which no answer has`);
+      const remedy = PARTS_OF_MESSAGE.has(name)
+        ? ": what the model said is one `message`, LlmMessage.assistant(text, new ToolCall(id, name, rawArguments))"
+        : ", which no answer has";
+      throw new InternalServerError(`generate() returned \`${name}\`${remedy}`);
     });
     const said = message ?? LlmMessage.assistant(text ?? "");
     const finish = said.toolCalls.length > 0 ? "tool_calls" : "stop";
-    return JSON.stringify({ finish_reason: finish, provider: this.name, ...border, message: said });
+    return stringify({ finish_reason: finish, provider: this.name, ...border, message: said });
   }
 }
 

@@ -87,8 +87,8 @@ export type { JsonSchema, Parsed, TypedSchema } from "./schemas";
 export { LlmStream } from "./stream";
 export type { ParsedBeside } from "./structured";
 export type { CallHook } from "./telemetry/hooks";
-export type { Logger, ObservedBy, TelemetryOptions } from "./telemetry/options";
-export type { CallAttempt, CallError, CallParameters, CallRecord, CallRoute } from "./telemetry/record";
+export type { Logger, LogLevel, ObservedBy, TelemetryOptions } from "./telemetry/options";
+export type { CallAttempt, CallError, CallGaps, CallParameters, CallRecord, CallRoute } from "./telemetry/record";
 export { Tool, type ToolOptions, tool } from "./tools";
 export type * from "./types";
 

@@ -2,6 +2,7 @@
 
 import { LlmMessage } from "./content";
 import { InvalidArgumentError } from "./errors";
+import { isKept, readExact, Source, stringify } from "./exact";
 import { freeze, nearest, REQUEST, ROUTE_OPTIONS } from "./names";
 import { type Output, outputOf, withOutput } from "./structured";
 import { toolList } from "./tools";
@@ -44,7 +45,7 @@ export interface CallOptions {
   /** Texts that end the answer. */
   readonly stop?: string | readonly string[] | undefined;
   /** Makes sampling repeatable where the provider can. */
-  readonly seed?: number | undefined;
+  readonly seed?: number | bigint | undefined;
   /** -2 to 2; positive discourages repeating frequent tokens. */
   readonly frequencyPenalty?: number | undefined;
   /** -2 to 2; positive discourages repeating any token. */
@@ -124,7 +125,7 @@ export function encodeRequest(request: RequestLike, options?: CallOptions): Enco
   let given: { readonly signal?: AbortSignal | undefined; readonly output?: unknown } = options ?? {};
   if (request instanceof LlmRequest) {
     if (options === undefined) return { json: request.json, signal: undefined, fields: undefined, output: undefined };
-    fields = { ...JSON.parse(request.json), ...border(options) };
+    fields = { ...readExact<object>(request.json), ...border(options) };
   } else if (typeof request === "string") {
     fields = options === undefined ? {} : border(options);
     fields.prompt = request;
@@ -179,7 +180,7 @@ function route(options: RouteOptions): object {
 function write(fields: Record<string, unknown>): string {
   let json: string;
   try {
-    json = JSON.stringify(fields);
+    json = stringify(fields);
   } catch (error) {
     throw new InvalidArgumentError(`the request cannot be written as JSON: ${(error as Error).message}`, {
       cause: error,
@@ -197,7 +198,7 @@ function refuseNotFinite(fields: object): void {
     if (typeof value === "number" && !Number.isFinite(value)) {
       throw new InvalidArgumentError(`\`${path}\`: ${value} is not a finite number`, { param: path });
     }
-    if (typeof value === "object" && value !== null) {
+    if (typeof value === "object" && value !== null && !isKept(value)) {
       for (const [name, item] of Object.entries(value)) waiting.push([`${path}.${name}`, item]);
     }
   }
@@ -205,19 +206,26 @@ function refuseNotFinite(fields: object): void {
 
 /** A request as a provider of your own gets it; fields not given are `undefined` or empty. */
 export class LlmRequest {
-  /** @internal The border form. */
+  /** The border form as text, in which every number is written as its author wrote it. */
   readonly json: string;
   readonly #fields: Readonly<Record<string, unknown>>;
 
   /** @internal */
   constructor(json: string) {
     const fields = JSON.parse(json) as Record<string, unknown>;
+    const source = new Source(json);
     const messages = (fields.messages as Parameters<typeof LlmMessage.fromBorder>[0][] | undefined) ?? [];
     fields.messages = undefined;
+    for (const [name, value] of Object.entries(fields)) {
+      if (typeof value === "object" && value !== null) fields[name] = source.at(name).read();
+      else if (Number.isInteger(value) && !Number.isSafeInteger(value)) fields[name] = source.at(name).read();
+    }
     this.json = json;
     Object.defineProperty(this, "json", { enumerable: false });
     this.#fields = REQUEST.decode(fields);
-    this.messages = Object.freeze(messages.map((message) => LlmMessage.fromBorder(message)));
+    this.messages = Object.freeze(
+      messages.map((message, at) => LlmMessage.fromBorder(message, source.at("messages", at))),
+    );
     Object.freeze(this);
   }
 
@@ -271,6 +279,6 @@ export class LlmRequest {
 
   /** The border form. */
   toJSON(): object {
-    return JSON.parse(this.json) as object;
+    return readExact(this.json);
   }
 }

@@ -3,6 +3,7 @@
 import { inspect } from "node:util";
 
 import { blockFromBorder, type ContentBlock, LlmMessage, type ToolCall } from "./content";
+import { readExact, Source, stringify } from "./exact";
 import { CHUNK, COST, freeze, RESPONSE, USAGE } from "./names";
 import type { Adjustment, Attempt, Cost, FinishReason, JsonObject, Route, Timing, Usage } from "./types";
 
@@ -28,8 +29,9 @@ const NO_USAGE = {
   reasoningOutputTokens: 0,
 };
 
-function usageOf(border: object | null | undefined): Usage {
-  const usage = { ...NO_USAGE, extra: {}, ...(border ? USAGE.decode(border) : {}) };
+function usageOf(border: { readonly extra?: unknown } | null | undefined, source?: Source): Usage {
+  const exact = source !== undefined && border?.extra ? { ...border, extra: source.at("extra").read() } : border;
+  const usage = { ...NO_USAGE, extra: {}, ...(exact ? USAGE.decode(exact) : {}) };
   return freeze({ ...usage, totalTokens: usage.inputTokens + usage.outputTokens }) as Usage;
 }
 
@@ -45,28 +47,33 @@ export function costOf(border: object): Cost {
  */
 export class LlmResponse<T = unknown> {
   readonly #border: BorderResponse;
+  /** Where it was read from. */
+  readonly #source: Source;
   readonly #raw: string | Buffer | undefined;
   #decoded: Readonly<Record<string, unknown>> | undefined;
   #message: LlmMessage | undefined;
   #usage: Usage | undefined;
   #cost: Cost | undefined;
+  #whole: object | undefined;
   #json: unknown;
   #parsed: unknown;
 
-  private constructor(border: BorderResponse, raw?: string | Buffer) {
+  private constructor(border: BorderResponse, source: Source, raw?: string | Buffer) {
     this.#border = border;
+    this.#source = source;
     this.#raw = raw;
     Object.freeze(this);
   }
 
   /** @internal */
-  static fromBorder(border: object, raw?: string | Buffer): LlmResponse {
-    return new LlmResponse(border as BorderResponse, raw);
+  static fromBorder(border: object, source: Source, raw?: string | Buffer): LlmResponse {
+    return new LlmResponse(border as BorderResponse, source, raw);
   }
 
-  /** An answer from its JSON form, as `toJSON()` gives it. */
+  /** An answer from its JSON form, as `json` and `toJSON()` give it. */
   static fromJSON(json: string | object): LlmResponse {
-    return new LlmResponse(typeof json === "string" ? JSON.parse(json) : structuredClone(json));
+    const text = typeof json === "string" ? json : stringify(json);
+    return new LlmResponse(JSON.parse(text), new Source(text));
   }
 
   /** @internal Gives an answer its `parsed`. */
@@ -76,8 +83,17 @@ export class LlmResponse<T = unknown> {
   }
 
   #part<P>(name: string): P | undefined {
-    this.#decoded ??= RESPONSE.decode({ ...this.#border, message: undefined, usage: undefined, cost: undefined });
+    this.#decoded ??= RESPONSE.decode({
+      ...this.#border,
+      ...{ message: undefined, usage: undefined, cost: undefined, extra: this.#vendors("extra") },
+      logprobs: this.#vendors("logprobs"),
+    });
     return this.#decoded[name] as P | undefined;
+  }
+
+  /** What is the vendor's own, number for number. */
+  #vendors(name: string): unknown {
+    return this.#border[name] ? this.#source.at(name).read() : undefined;
   }
 
   /** The answer as the call's `output` reads it; `undefined` without one, and where the model calls tools instead. */
@@ -87,7 +103,7 @@ export class LlmResponse<T = unknown> {
 
   /** The answer as a message; append it to the conversation as it is. */
   get message(): LlmMessage {
-    this.#message ??= LlmMessage.fromBorder(this.#border.message ?? { role: "assistant" });
+    this.#message ??= LlmMessage.fromBorder(this.#border.message ?? { role: "assistant" }, this.#source.at("message"));
     return this.#message;
   }
 
@@ -145,7 +161,7 @@ export class LlmResponse<T = unknown> {
 
   /** What the call consumed; all zero when the provider did not say. */
   get usage(): Usage {
-    this.#usage ??= usageOf(this.#border.usage as object | undefined);
+    this.#usage ??= usageOf(this.#border.usage as object | undefined, this.#source.at("usage"));
     return this.#usage;
   }
 
@@ -205,10 +221,13 @@ export class LlmResponse<T = unknown> {
     return this.#part("extra") ?? {};
   }
 
-  /** The provider's own JSON, decoded at first use and frozen; `undefined` for streams. */
+  /**
+   * The provider's own JSON, decoded at first use and frozen; `undefined` for streams. Integers that a number cannot hold
+   * are a `bigint`.
+   */
   // biome-ignore lint/suspicious/noExplicitAny: the vendor's own shape
   get raw(): any {
-    if (this.#json === undefined && this.#raw) this.#json = freeze(JSON.parse(this.#raw.toString()));
+    if (this.#json === undefined && this.#raw) this.#json = readExact(this.#raw.toString());
     return this.#json;
   }
 
@@ -217,9 +236,15 @@ export class LlmResponse<T = unknown> {
     return typeof this.#raw === "string" ? Buffer.from(this.#raw) : (this.#raw ?? new Uint8Array());
   }
 
+  /** The border form as text, in which every number is written as the provider wrote it. */
+  get json(): string {
+    return this.#source.json;
+  }
+
   /** The border form. */
   toJSON(): object {
-    return freeze(this.#border);
+    this.#whole ??= this.#source.read<object>();
+    return this.#whole;
   }
 
   [inspect.custom](_depth: number, options: object): string {
@@ -268,18 +293,40 @@ interface BorderChunk {
   readonly [name: string]: unknown;
 }
 
+/** Whether a chunk may have something of the vendor's own in it. */
+function hasVendors({ citation, start, replace, facts, usage }: BorderChunk): boolean {
+  return (
+    citation !== undefined ||
+    replace !== undefined ||
+    (start !== undefined && (start.extra !== undefined || start.citations !== undefined)) ||
+    (facts !== undefined && ((facts as JsonObject).extra ?? (facts as JsonObject).logprobs) !== undefined) ||
+    (usage !== undefined && (usage as JsonObject).extra !== undefined)
+  );
+}
+
 /** One piece of a streamed answer. It adds to the block numbered `index`, or carries facts. Its JSON form is the border's. */
 export class LlmChunk {
-  readonly #border: BorderChunk;
+  #border: BorderChunk;
+  /** Where it is to be read from once more, when somebody looks at what is the vendor's own. */
+  #source: Source | undefined;
 
-  private constructor(border: BorderChunk) {
+  private constructor(border: BorderChunk, source: Source | undefined) {
     this.#border = border;
+    this.#source = source;
     Object.freeze(this);
   }
 
-  /** @internal */
-  static fromBorder(border: object): LlmChunk {
-    return new LlmChunk(border as BorderChunk);
+  /** @internal The chunk with this number in a batch that was read from `text`. */
+  static fromBorder(border: object, text: string, number: number): LlmChunk {
+    const chunk = border as BorderChunk;
+    return new LlmChunk(chunk, hasVendors(chunk) ? new Source(text, number) : undefined);
+  }
+
+  /** The border form, number for number. */
+  get #exact(): BorderChunk {
+    if (this.#source !== undefined) this.#border = this.#source.read();
+    this.#source = undefined;
+    return this.#border;
   }
 
   #started(type: string): string {
@@ -320,13 +367,13 @@ export class LlmChunk {
 
   /** A new block begins as this (often empty). */
   get start(): ContentBlock | undefined {
-    const start = this.#border.start;
+    const { start } = this.#exact;
     return start ? blockFromBorder(start) : undefined;
   }
 
   /** The block in its final form: replaces what was there. */
   get replace(): ContentBlock | undefined {
-    const block = this.#border.replace as JsonObject | undefined;
+    const block = this.#exact.replace as JsonObject | undefined;
     return block ? blockFromBorder(block) : undefined;
   }
 
@@ -337,7 +384,7 @@ export class LlmChunk {
 
   /** One citation of a text block. */
   get citation(): unknown {
-    return freeze(this.#border.citation ?? undefined);
+    return freeze(this.#exact.citation ?? undefined);
   }
 
   /** Why the model stopped, in the chunk that says so. */
@@ -352,13 +399,13 @@ export class LlmChunk {
 
   /** What was consumed; the last one counts. */
   get usage(): Usage | undefined {
-    const usage = this.#border.usage as object | undefined;
+    const usage = this.#exact.usage as object | undefined;
     return usage ? usageOf(usage) : undefined;
   }
 
   /** Facts about the whole answer. */
   get facts(): Facts | undefined {
-    const facts = this.#border.facts as object | undefined;
+    const facts = this.#exact.facts as object | undefined;
     return facts ? (CHUNK.decode({ facts }).facts as Facts) : undefined;
   }
 
@@ -370,10 +417,10 @@ export class LlmChunk {
 
   /** The border form. */
   toJSON(): object {
-    return freeze(this.#border);
+    return freeze(this.#exact);
   }
 
   [inspect.custom](_depth: number, options: object): string {
-    return `LlmChunk ${inspect(CHUNK.decode(this.#border), options)}`;
+    return `LlmChunk ${inspect(CHUNK.decode(this.#exact), options)}`;
   }
 }

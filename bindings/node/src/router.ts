@@ -157,7 +157,7 @@ export class ProviderRouter extends Reloadable {
       providers.set(place, new ProviderHost(deployment));
       return ProviderConfig.border(routedBy(deployment, place));
     });
-    const { policy, cache, telemetry, logger, ...rest } = options;
+    const { policy, cache, telemetry, logger, logLevel, ...rest } = options;
     if (cache && providers.size > 0) {
       throw new ConfigError("`cache`: nobody can tell which answers of a provider of your own are alike", {
         param: "cache",
@@ -173,7 +173,7 @@ export class ProviderRouter extends Reloadable {
     if (cache !== undefined) {
       document.cache = typeof cache === "boolean" ? cache : encodeOptions(CACHE, cache, "cache.");
     }
-    return Engine.create(document, providers, host, { telemetry, logger });
+    return Engine.create(document, providers, host, { telemetry, logger, logLevel });
   }
 
   /** The deployment this request would go to now, ready to be called. Nothing is sent. */

@@ -2,11 +2,12 @@
 
 import { misfit } from "./conformity";
 import { InvalidArgumentError } from "./errors";
+import { nearer } from "./exact";
 import type { JsonObject } from "./types";
 import { isZod3, zod3Schema } from "./zod3";
 
 /**
- * A schema that knows its type: one of Zod (3.24 and newer, 4, mini), without a dependency on it. The type is read from the
+ * A schema that knows its type: one of Zod (3.25 and newer, 4, mini), without a dependency on it. The type is read from the
  * common form of such libraries.
  */
 export interface TypedSchema<T = unknown> {
@@ -71,6 +72,25 @@ function fitting(value: unknown, json: JsonObject): unknown {
   const wrong = misfit(value, json);
   if (wrong !== undefined) throw new Error(wrong);
   return value;
+}
+
+/**
+ * A value as `readExact` gives it, by a schema. Where the schema wants a number and not a `bigint`, it gets one, as long as
+ * that changes nothing: nothing is rounded.
+ */
+export function readBy(schema: Schema, exact: unknown): unknown {
+  try {
+    return schema.read(exact);
+  } catch (error) {
+    const near = nearer(exact);
+    if (near === undefined) throw error;
+    try {
+      return schema.read(near.value);
+    } catch (second) {
+      if (near.unheld === undefined) throw second;
+      throw new Error(`${(error as Error).message} (no JavaScript number is exactly ${near.unheld})`, { cause: error });
+    }
+  }
 }
 
 function parsed(schema: TypedSchema, value: unknown): unknown {

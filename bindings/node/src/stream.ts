@@ -1,8 +1,10 @@
 // A streamed answer: chunks as they come, and the whole answer at the end.
 
 import { aborted, begin, keep, nextBatch } from "./calls";
+import { cancelled, Recording } from "./cancelled";
 import type { Engine } from "./engine";
 import { StreamNotFinishedError } from "./errors";
+import { Source } from "./exact";
 import { type Kept, native } from "./native";
 import type { Encoded } from "./requests";
 import { LlmChunk, LlmResponse } from "./response";
@@ -27,9 +29,14 @@ export class LlmStream<T = unknown> implements AsyncIterable<LlmChunk>, AsyncDis
   readonly #output: Output | undefined;
   /** What is recorded of the call; `undefined` where nobody wants to know. */
   readonly #observed: Observed | undefined;
+  /** What is known of the call if its signal ends it. */
+  #recording: Recording | undefined;
   #native: Kept<"stream"> | undefined;
   /** Chunks that have come and were not read yet, the next one last. */
   #chunks: object[] = [];
+  /** What they were read from, and how many of it were read. */
+  #batch = "";
+  #read = 0;
   /** The reading under way: one after the other. */
   #reading: Promise<unknown> | undefined;
   #ended = false;
@@ -61,13 +68,15 @@ export class LlmStream<T = unknown> implements AsyncIterable<LlmChunk>, AsyncDis
   }
 
   #abort(signal: AbortSignal): void {
-    this.#failure ??= aborted(signal);
+    this.#failure ??= cancelled(signal, this.#engine, this.#recording, this.#partial());
     this.#stop();
   }
 
   #listenNoMore(): void {
     if (this.#listener !== undefined) this.#signal?.removeEventListener("abort", this.#listener);
     this.#listener = undefined;
+    // Where the call is observed, that one lets go of it.
+    if (this.#observed?.recording === undefined) this.#recording?.letGo();
   }
 
   /**
@@ -80,7 +89,7 @@ export class LlmStream<T = unknown> implements AsyncIterable<LlmChunk>, AsyncDis
     const json = this.#ended && this.#native !== undefined ? begin(native.folded(this.#native, true)) : undefined;
     if (json === undefined)
       throw this.#notFinished(this.#closed ? "was closed before its end" : "has not come to its end");
-    const response = LlmResponse.fromBorder(JSON.parse(json));
+    const response = LlmResponse.fromBorder(JSON.parse(json), new Source(json));
     this.#response = (this.#output === undefined ? response : this.#output.read(response)) as LlmResponse<T>;
     return this.#response;
   }
@@ -88,8 +97,8 @@ export class LlmStream<T = unknown> implements AsyncIterable<LlmChunk>, AsyncDis
   /** The next chunk; `done` at the end. */
   next(): Promise<IteratorResult<LlmChunk, undefined>> {
     if (this.#reading === undefined) {
-      const chunk = this.#chunks.pop();
-      if (chunk !== undefined) return Promise.resolve({ done: false, value: LlmChunk.fromBorder(chunk) });
+      const chunk = this.#take();
+      if (chunk !== undefined) return Promise.resolve({ done: false, value: chunk });
     }
     const reading = this.#reading === undefined ? this.#advance() : this.#reading.then(() => this.#advance());
     const settled = reading.then(
@@ -105,8 +114,14 @@ export class LlmStream<T = unknown> implements AsyncIterable<LlmChunk>, AsyncDis
 
   async #advance(): Promise<IteratorResult<LlmChunk, undefined>> {
     if (this.#chunks.length === 0) await this.#fetch();
+    const chunk = this.#take();
+    return chunk === undefined ? DONE : { done: false, value: chunk };
+  }
+
+  /** The next chunk of those that have come. */
+  #take(): LlmChunk | undefined {
     const chunk = this.#chunks.pop();
-    return chunk === undefined ? DONE : { done: false, value: LlmChunk.fromBorder(chunk) };
+    return chunk === undefined ? undefined : LlmChunk.fromBorder(chunk, this.#batch, this.#read++);
   }
 
   async #fetch(): Promise<void> {
@@ -121,7 +136,11 @@ export class LlmStream<T = unknown> implements AsyncIterable<LlmChunk>, AsyncDis
       const batch = typeof ready === "string" ? ready : await ready;
       if (this.#failure === undefined && !this.#closed) {
         if (batch === "") this.#finish();
-        else this.#chunks = (JSON.parse(batch) as object[]).reverse();
+        else {
+          this.#chunks = (JSON.parse(batch) as object[]).reverse();
+          this.#batch = batch;
+          this.#read = 0;
+        }
         return;
       }
     } catch (error) {
@@ -139,8 +158,13 @@ export class LlmStream<T = unknown> implements AsyncIterable<LlmChunk>, AsyncDis
     if (signal?.aborted) throw aborted(signal);
     const observed = this.#observed;
     observed?.start();
-    observed?.endWith(this);
-    const opened = keep(this, this.#engine.open(observed?.request ?? this.#request, observed?.recorder));
+    this.#recording = observed?.recording;
+    if (signal !== undefined && this.#recording === undefined) {
+      this.#recording = new Recording();
+      keep(this, this.#recording.number);
+    }
+    const opened = keep(this, this.#engine.open(observed?.request ?? this.#request, this.#recording));
+    observed?.endWith(this, () => begin(native.folded(opened, false)));
     if (signal !== undefined) this.#listen(signal);
     return opened;
   }
@@ -157,11 +181,17 @@ export class LlmStream<T = unknown> implements AsyncIterable<LlmChunk>, AsyncDis
     this.#observed?.end(error, () => (opened === undefined ? undefined : begin(native.folded(opened, false))));
   }
 
-  #notFinished(what: string): StreamNotFinishedError {
+  /** What has come, read or not; `undefined` where nothing was asked for yet. */
+  #partial(): LlmResponse | undefined {
     const json = this.#native === undefined ? undefined : begin(native.folded(this.#native, false));
+    return json === undefined ? undefined : LlmResponse.fromBorder(JSON.parse(json), new Source(json));
+  }
+
+  #notFinished(what: string): StreamNotFinishedError {
+    const partial = this.#partial();
     const facts: { cause?: unknown; partial?: LlmResponse } = {};
     if (this.#failure !== undefined) facts.cause = this.#failure;
-    if (json !== undefined) facts.partial = LlmResponse.fromBorder(JSON.parse(json));
+    if (partial !== undefined) facts.partial = partial;
     return new StreamNotFinishedError(`the stream ${what}`, facts);
   }
 

@@ -1,8 +1,9 @@
 // Structured output: a schema given as `output` is what the provider is asked for, and how the answer is read.
 
 import { InvalidArgumentError, OutputError } from "./errors";
+import { readExact } from "./exact";
 import { LlmResponse } from "./response";
-import { type Schema, schemaOf, strictSchema } from "./schemas";
+import { readBy, type Schema, schemaOf, strictSchema } from "./schemas";
 import type { JsonObject } from "./types";
 
 /** What `parsed` may be: where the model has tools, it may call one instead, and there is none. */
@@ -40,7 +41,7 @@ export class Output {
 
   #value(response: LlmResponse, text: string): unknown {
     try {
-      return this.#schema.read(JSON.parse(FENCED.exec(text)?.[1] ?? text));
+      return readBy(this.#schema, readExact(FENCED.exec(text)?.[1] ?? text));
     } catch (error) {
       let why = (error as Error).message;
       if (response.finishReason === "length") why = "the answer was cut at the token limit";

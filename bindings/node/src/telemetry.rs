@@ -59,7 +59,7 @@ pub fn recorded(mut cx: FunctionContext<'_>) -> JsResult<'_, JsValue> {
     let number = count(&mut cx, 0)?;
     drop(environment.let_go(number));
     match recorder.record() {
-        Some(record) => told(&mut cx, written(&*record)),
+        Some(record) => told(&mut cx, Ok(record.to_json())),
         None => Ok(cx.undefined().upcast()),
     }
 }
@@ -100,7 +100,7 @@ pub fn take<'cx>(mut cx: FunctionContext<'cx>) -> JsResult<'cx, JsValue> {
     if taken.is_empty() && records.queue.is_closed() {
         return Ok(cx.undefined().upcast());
     }
-    told(&mut cx, written(&taken))
+    told(&mut cx, Ok(CallRecord::list_to_json(taken)))
 }
 
 /// How many records found the queue full.

@@ -2,7 +2,7 @@
 
 import type { LlmMessage, ToolCall } from "./content";
 import { InvalidArgumentError, ToolArgumentsError } from "./errors";
-import { isZod, type JsonSchema, type Parsed, type Schema, schemaOf, type TypedSchema } from "./schemas";
+import { isZod, type JsonSchema, type Parsed, readBy, type Schema, schemaOf, type TypedSchema } from "./schemas";
 import type { JsonObject } from "./types";
 
 /** What a tool is made of. */
@@ -47,7 +47,7 @@ export class Tool<T = unknown> {
   read(call: ToolCall): T {
     const given = call.arguments;
     try {
-      return this.#schema.read(given) as T;
+      return readBy(this.#schema, given) as T;
     } catch (error) {
       throw new ToolArgumentsError(
         `the arguments of tool call \`${call.name}\` (${call.id}) do not fit: ${(error as Error).message}`,

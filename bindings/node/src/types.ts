@@ -107,8 +107,11 @@ export interface Timing {
   readonly firstByte?: number;
   /** When the first content was there (streams). */
   readonly firstChunk?: number;
-  /** When all was there; of a stream, when its last piece was handed over to its reader. */
-  readonly total: number;
+  /**
+   * When all was there; of a stream, when its last piece was handed over to its reader. Absent until then: in the facts that
+   * begin a stream, and in a part of an answer. It is the time of that one request, not of the whole call.
+   */
+  readonly total?: number;
 }
 
 /** The state of a deployment's circuit. */

@@ -30,14 +30,14 @@ import {
   MissingKeyError,
   ProviderRouter,
 } from "liter-llm";
-import { eventually, Simulator } from "./simulator.mjs";
+import { eventually, HUNG, Simulator } from "./simulator.mjs";
 
 const { load } = createRequire(import.meta.url)("../dist/config-file.js");
 const { cases } = JSON.parse(readFileSync(new URL("../../../tests/config_files.json", import.meta.url), "utf8"));
 const KEY = "sk-canary-0123456789";
 /** Reloads under load, of which one in ten is of a file that cannot work; and calls a second. */
 const RELOADS = process.env.LITER_LLM_SOAK === "1" ? 200 : 40;
-const RATE = 200;
+const CALLS_A_RELOAD = 10;
 
 let sim;
 let folder;
@@ -313,16 +313,7 @@ test("reload under load: no error, no call of two versions", async () => {
     (good) => good.replace('"sk-', '"${NO_SUCH_KEY}sk-'),
   ];
   const client = LiterLLM.fromConfig(write(text(0)));
-  let done = false;
-  const begun = performance.now();
   const calls = [];
-  const load = (async () => {
-    while (!done && performance.now() - begun < 60_000) {
-      const due = Math.floor(((performance.now() - begun) / 1000) * RATE);
-      while (calls.length < due) calls.push(client.generate(`call ${calls.length}`));
-      await new Promise((resolve) => setTimeout(resolve, 1));
-    }
-  })();
   let refused = 0;
   for (let version = 1; version <= RELOADS; version += 1) {
     const broken = version % 10 === 0;
@@ -333,10 +324,12 @@ test("reload under load: no error, no call of two versions", async () => {
       assert.ok(broken && error instanceof ConfigError, error.stack);
       refused += 1;
     }
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    for (let made = 0; made < CALLS_A_RELOAD; made += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      // Nobody waits for it: the last one is under way when the file is read again.
+      calls.push(client.generate(`call ${calls.length}`));
+    }
   }
-  done = true;
-  await load;
   await Promise.all(calls);
   const requests = await sim.requests();
   const seen = new Set();
@@ -353,8 +346,8 @@ test("reload under load: no error, no call of two versions", async () => {
   }
   assert.equal(refused, RELOADS / 10);
   assert.equal(requests.length, calls.length);
-  assert.ok(calls.length >= (RELOADS / 20) * RATE * 0.5, String(calls.length));
-  assert.ok(seen.size > RELOADS / 2, String(seen.size));
+  assert.equal(calls.length, RELOADS * CALLS_A_RELOAD);
+  assert.equal(seen.size, RELOADS - refused);
 });
 
 test("workers that reload may be terminated at any moment", async () => {
@@ -434,14 +427,15 @@ test("a forgotten client is not watched, and watching keeps no process alive", a
     }
     console.log(reference.deref() === undefined);
     globalThis.kept = LiterLLM.fromConfig(process.argv[1], { watch: true });
-    console.log((await kept.generate("hi")).text.length > 0);`;
-  const begun = performance.now();
+    console.log((await kept.generate("hi")).text.length > 0);
+    const done = performance.now();
+    process.on("exit", () => console.error((performance.now() - done).toFixed(0)));`;
   const { stdout, stderr } = await promisify(execFile)(
     process.execPath,
     ["--expose-gc", "--input-type=module", "-e", program, path],
-    { cwd: fileURLToPath(new URL("../", import.meta.url)), timeout: 30_000 },
+    { cwd: fileURLToPath(new URL("../", import.meta.url)), timeout: HUNG },
   );
   assert.equal(stdout, "true\ntrue\n");
-  assert.equal(stderr, "");
-  assert.ok(performance.now() - begun < 20_000);
+  assert.match(stderr, /^\d+\n$/);
+  assert.ok(Number(stderr) < 10_000, `it ended ${stderr} ms after its last call`);
 });

@@ -8,9 +8,9 @@ import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { Simulator } from "./simulator.mjs";
+import { HUNG, Simulator } from "./simulator.mjs";
 
-const PAGES = ["../README.md", "../../../README.md", "../../../docs/node.md"];
+const PAGES = ["../README.md", "../../../README.md", "../../../docs/node.md", "../../../docs/logging.md"];
 const run = promisify(execFile);
 // Inside the package, so that its own name is found.
 const folder = fileURLToPath(new URL("programs/", import.meta.url));
@@ -59,7 +59,7 @@ for (const { name, file } of blocks) {
       ANTHROPIC_API_KEY: "sk-simulated",
       ANTHROPIC_BASE_URL: sim.baseUrl("anthropic"),
     };
-    const { stdout, stderr } = await run(process.execPath, [programOf(file)], { env, timeout: 30_000 });
+    const { stdout, stderr } = await run(process.execPath, [programOf(file)], { env, timeout: HUNG });
     assert.ok(stdout.length > 0);
     assert.equal(stderr, "");
   });

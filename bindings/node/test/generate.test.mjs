@@ -191,7 +191,9 @@ test("what cannot be a request is refused here, with its name", async () => {
     (error) => error instanceof InvalidArgumentError && error.param === "maxToken" && /maxTokens/.test(error.message),
   );
   await assert.rejects(client.generate({ prompt: "x", temperature: Number.NaN }), /temperature.*not a finite number/);
-  await assert.rejects(client.generate({ prompt: "x", metadata: { big: 1n } }), InvalidArgumentError);
+  const circle = {};
+  circle.inner = circle;
+  await assert.rejects(client.generate({ prompt: "x", metadata: { circle } }), InvalidArgumentError);
   await assert.rejects(client.generate({ prompt: "x", route: { region: ["eu"] } }), /regions/);
   await assert.rejects(client.generate({}), InvalidArgumentError);
   await assert.rejects(client.generate(), InvalidArgumentError);

@@ -8,6 +8,11 @@ import { LiterLLM, ProviderConfig } from "liter-llm";
 /** The simulator's program. */
 export const PROGRAM =
   process.env.LITER_LLM_SIM ?? fileURLToPath(new URL("../../../target/debug/liter-llm-sim", import.meta.url));
+/**
+ * Milliseconds after which a program is taken to hang. No test measures how fast the machine is: that may have other things
+ * to do.
+ */
+export const HUNG = 120_000;
 const BASE = { anthropic: "/anthropic", azure: "/azure" };
 
 /** A running simulator; `stop()` ends it. */
@@ -89,8 +94,8 @@ export class Simulator {
   }
 }
 
-/** Waits until something holds. */
-export async function eventually(holds, seconds = 5) {
+/** Waits until something holds; fails when it still does not after a time that no machine needs. */
+export async function eventually(holds, seconds = 60) {
   const end = performance.now() + seconds * 1000;
   for (;;) {
     const value = await holds();

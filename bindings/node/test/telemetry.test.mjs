@@ -81,8 +81,11 @@ const router = (first = {}, second = {}, options = {}) =>
 test("a plain call", async () => {
   const host = trace.getTracer("test").startSpan("host");
   const began = Date.now();
+  const client = sim.client("openai");
+  const records = [];
+  client.onCall((record) => records.push(record));
   const response = await context.with(trace.setSpan(context.active(), host), () =>
-    sim.client("openai").generate("Hello", { maxTokens: 20, temperature: 0.5, stop: ["END"] }),
+    client.generate("Hello", { maxTokens: 20, temperature: 0.5, stop: ["END"] }),
   );
   host.end();
   assert.deepEqual(tree(), [["host", ["chat test-model", ["POST"]]]]);
@@ -118,9 +121,55 @@ test("a plain call", async () => {
   assert.equal(attempt.attributes["http.response.status_code"], 200);
   assert.equal(attempt.attributes["liter_llm.deployment"], "openai/test-model");
   assert.ok(attempt.attributes["liter_llm.attempt.first_byte"] > 0);
-  assert.ok(Math.abs(millis(startTime) - began) < 2000 && millis(endTime) <= Date.now() + 1);
-  const took = millis(endTime) - millis(startTime);
-  assert.ok(Math.abs(took - response.timing.total * 1000) < 50, `${took} ms, ${response.timing.total} s`);
+  // It begins when the call is made and ends when the engine has ended it, whenever this thread comes to hear of that.
+  await eventually(() => records.length === 1);
+  const [{ started, duration }] = records;
+  const [first, last] = [started * 1000, (started + duration) * 1000];
+  assert.ok(began - 1 <= millis(startTime) && millis(startTime) <= first + 1, `${began} ${millis(startTime)} ${first}`);
+  assert.ok(Math.abs(millis(endTime) - last) < 0.01 && last <= Date.now() + 1, `${millis(endTime)} ${last}`);
+  assert.ok(response.timing.total <= duration);
+  const sent = millis(attempt.endTime) - millis(attempt.startTime);
+  assert.ok(Math.abs(sent - (records[0].attempts[0].ended - records[0].attempts[0].started) * 1000) < 0.01);
+});
+
+test("tokens of each kind, cost and region", async () => {
+  const price = { input: 2, output: 8, cacheRead: 0.5 };
+  const client = sim.client("openai", { model: "gpt-5-mini", region: "eu", price });
+  // Long enough for the provider's own cache of prompts, which knows it the second time.
+  const prompt = "All words that are said before. ".repeat(300);
+  const ask = { prompt, reasoningEffort: "medium", maxTokens: 2000 };
+  await client.generate(ask);
+  for (const streamed of [false, true]) {
+    spans.reset();
+    const { usage, cost } = streamed ? await client.stream(ask).untilDone() : await client.generate(ask);
+    const { inputTokens, outputTokens, cacheReadInputTokens, reasoningOutputTokens } = usage;
+    const { attributes } = call();
+    assert.deepEqual(
+      {
+        "gen_ai.usage.input_tokens": attributes["gen_ai.usage.input_tokens"],
+        "gen_ai.usage.output_tokens": attributes["gen_ai.usage.output_tokens"],
+        "gen_ai.usage.cache_read.input_tokens": attributes["gen_ai.usage.cache_read.input_tokens"],
+        "gen_ai.usage.reasoning.output_tokens": attributes["gen_ai.usage.reasoning.output_tokens"],
+        "liter_llm.cost.usd": attributes["liter_llm.cost.usd"],
+        "liter_llm.region": attributes["liter_llm.region"],
+      },
+      {
+        "gen_ai.usage.input_tokens": inputTokens,
+        "gen_ai.usage.output_tokens": outputTokens,
+        "gen_ai.usage.cache_read.input_tokens": cacheReadInputTokens,
+        "gen_ai.usage.reasoning.output_tokens": reasoningOutputTokens,
+        "liter_llm.cost.usd": cost.total,
+        "liter_llm.region": "eu",
+      },
+    );
+    assert.ok(cacheReadInputTokens >= 1024 && cacheReadInputTokens < inputTokens, `${cacheReadInputTokens} cached`);
+    assert.ok(reasoningOutputTokens > 0 && reasoningOutputTokens < outputTokens, `${reasoningOutputTokens} reasoning`);
+    const fresh = inputTokens - cacheReadInputTokens;
+    const dollars = (fresh * 2 + cacheReadInputTokens * 0.5 + outputTokens * 8) / 1e6;
+    assert.ok(Math.abs(attributes["liter_llm.cost.usd"] - dollars) < 1e-12, `${cost.exact} ${dollars}`);
+    const [attempt] = attempts();
+    assert.equal(attempt.attributes["liter_llm.region"], "eu");
+  }
 });
 
 test("a stream, read elsewhere than where it was asked for", async () => {
@@ -221,8 +270,10 @@ test("a call that fails, is refused, or is cancelled", async () => {
   spans.reset();
   await sim.rules({ match: {}, fault: { hang: true } });
   const controller = new AbortController();
+  const before = (await sim.requests()).length;
   const pending = sim.client("openai").generate("Hello", { signal: controller.signal });
-  setTimeout(() => controller.abort(), 200);
+  await eventually(async () => (await sim.requests()).length > before);
+  controller.abort();
   await assert.rejects(pending);
   assert.deepEqual(tree(), [["chat test-model", "cancelled", ["POST", "cancelled"]]]);
 });
@@ -298,10 +349,14 @@ test("without a provider nothing is made, and switched off neither", async () =>
   const { observer } = client.engine;
   const encoded = { json: "{}", fields: {} };
   for (let warm = 0; warm < 10_000; warm += 1) observer.begin(encoded, false);
-  const begun = process.cpuUsage();
-  for (let call = 0; call < 100_000; call += 1) observer.begin(encoded, false);
-  const { user, system } = process.cpuUsage(begun);
-  assert.ok((user + system) / 100_000 < 1, `${(user + system) / 100_000} us a call`);
+  // The CPU time of the whole process, of which other threads may use some in between: the least of several times.
+  const micros = Array.from({ length: 20 }, () => {
+    const begun = process.cpuUsage();
+    for (let call = 0; call < 100_000; call += 1) observer.begin(encoded, false);
+    const { user, system } = process.cpuUsage(begun);
+    return (user + system) / 100_000;
+  });
+  assert.ok(Math.min(...micros) < 1, `${micros} us a call`);
 });
 
 test("prompts and answers are recorded when that is asked for, redacted and cut", async () => {
@@ -482,7 +537,7 @@ test("the names are those of the other languages", () => {
     Object.fromEntries(theirs),
   );
   const other = /^"?(gen_ai|liter_llm|error|server|http|llm)\.[a-z_.]+"?$/;
-  for (const file of ["spans", "meters", "messages", "observer", "observed"]) {
+  for (const file of ["spans", "meters", "states", "messages", "observer", "observed", "logs"]) {
     const code = readFileSync(new URL(`../src/telemetry/${file}.ts`, import.meta.url), "utf8");
     for (const [, text] of code.matchAll(/"([^"\n]*)"/g)) assert.ok(!other.test(text), `${file}: ${text}`);
   }

@@ -11,6 +11,7 @@ import { LiterLLM, LiterLlmError, LlmMessage, ProviderConfig, ProviderRouter, To
 import { PROGRAM } from "./simulator.mjs";
 
 const tables = createRequire(import.meta.url)("../dist/names.js");
+const { readExact, stringify } = createRequire(import.meta.url)("../dist/exact.js");
 const { ATTEMPT, BLOCK, CHUNK, DEPLOYMENT, REQUEST, RESPONSE, ROUTE, ROUTER } = tables;
 
 export const FOLDER = fileURLToPath(new URL("../../../tests/vectors", import.meta.url));
@@ -123,10 +124,24 @@ function failure(error) {
   return { kind: error.kind, text: error.message, retryable: error.retryable, detail };
 }
 
-async function outcome(client, kind, request) {
+/** The request, with the messages of the answers so far in place of what stands for them. */
+function withAnswers(request, answers) {
+  if (!Array.isArray(request.messages)) return request;
+  const messages = request.messages.map((message) =>
+    message.answer_of === undefined ? message : answers[message.answer_of].message,
+  );
+  return { ...request, messages };
+}
+
+/** Makes a call; the answer goes to the end of `answers`. */
+async function outcome(client, kind, request, answers) {
+  const place = answers.push(undefined) - 1;
   if (kind === "generate") {
     return client.generate(request).then(
-      (answer) => ({ response: response(answer) }),
+      (answer) => {
+        answers[place] = answer;
+        return { response: response(answer) };
+      },
       (error) => ({ error: failure(error) }),
     );
   }
@@ -134,6 +149,7 @@ async function outcome(client, kind, request) {
   try {
     const stream = client.stream(request);
     for await (const piece of stream) chunks.push(chunk(piece));
+    answers[place] = stream.response;
     return { chunks, response: response(stream.response) };
   } catch (error) {
     return { chunks, error: failure(error) };
@@ -153,13 +169,14 @@ export async function run(server, name) {
     outcomes.push({ error: failure(error) });
   }
   if (client !== undefined) {
+    const answers = [];
     for (const [number, kind] of kinds.entries()) {
-      const request = JSON.parse(await server.get(`/v/${name}/calls/${number}`));
-      outcomes.push(await outcome(client, kind, REQUEST.decode(request)));
+      const request = REQUEST.decode(readExact(await server.get(`/v/${name}/calls/${number}`)));
+      outcomes.push(await outcome(client, kind, withAnswers(request, answers), answers));
     }
     await client.close();
   }
-  return (await server.post(`/v/${name}/judge`, JSON.stringify(outcomes))).trim();
+  return (await server.post(`/v/${name}/judge`, stringify(outcomes))).trim();
 }
 
 /** Every vector, some at a time: what the server says of each. */

@@ -472,6 +472,11 @@ impl Engine {
         json(py, &self.client()?.router().mirror())
     }
 
+    /// How many records of calls found their queue full, of all queues together.
+    fn dropped(&self) -> PyResult<u64> {
+        Ok(self.client()?.telemetry().dropped())
+    }
+
     /// What calls have cost, as JSON. May read a file.
     fn spend<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let client = self.client()?;

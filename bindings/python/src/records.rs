@@ -3,8 +3,9 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use liter_llm::telemetry;
+use liter_llm::{CallRecord, telemetry};
 use liter_llm_border::lock;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -12,12 +13,6 @@ use crate::runtime::rest_if_exiting;
 
 /// The longest wait without a look at the interpreter, in seconds.
 const LONGEST: f64 = 3600.0;
-
-fn json<'py>(py: Python<'py>, value: &impl serde::Serialize) -> PyResult<Bound<'py, PyBytes>> {
-    serde_json::to_vec(value)
-        .map(|json| PyBytes::new(py, &json))
-        .map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))
-}
 
 /// The record of one call: given to the engine with the request.
 #[pyclass(frozen, module = "liter_llm._native")]
@@ -34,8 +29,16 @@ impl Recorder {
 
     /// The record as JSON: whole when the call is over; before that, as it would be if the call were given up now.
     /// `None` when it has not begun.
-    fn record<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        self.0.record().map(|record| json(py, &*record)).transpose()
+    fn record<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.0.record().map(|record| PyBytes::new(py, &record.to_json()))
+    }
+
+    /// What spans and metrics are made of, as JSON by position: see `liter_llm.telemetry.told`. `None` when the call has
+    /// not begun.
+    fn told<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let Some(record) = self.0.record() else { return Ok(None) };
+        let text = telemetry::told(&record).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(Some(PyBytes::new(py, &text)))
     }
 }
 
@@ -65,8 +68,9 @@ impl Records {
             *lock(&self.0) = None;
             return Ok(None);
         }
-        let taken: Vec<_> = taken.iter().map(|record| &**record).collect();
-        json(py, &taken).map(Some)
+        // Others may run while the text is made.
+        let json = py.detach(|| CallRecord::list_to_json(taken.iter().map(|record| &**record)));
+        Ok(Some(PyBytes::new(py, &json)))
     }
 
     /// How many records found the queue full.

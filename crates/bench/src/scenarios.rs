@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use liter_llm::adapters::{Adapter, Frame, Quirks, Target, by_name};
 use liter_llm::catalog::Catalog;
+use liter_llm::telemetry::Recorder;
 use liter_llm::transports::sse::SseParser;
 use liter_llm::{
     Client, Folder, LlmChunk, LlmError, LlmProvider, LlmRequest, LlmResponse, Message, Usage, async_trait,
@@ -45,6 +46,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "response_to_json", prepare: response_to_json },
     Scenario { name: "price_answer", prepare: price },
     Scenario { name: "layers_in_memory", prepare: layers },
+    Scenario { name: "recorded_in_memory", prepare: recorded },
     Scenario {
         name: "stream_chat_100_events",
         prepare: || stream("openai_chat", inputs::chat_stream(100), Ending::Folded),
@@ -166,6 +168,25 @@ fn layers() -> Result<Work, LlmError> {
     let request = small()?;
     Ok(Box::new(move || {
         black_box(runtime.block_on(client.generate(black_box(request.clone())))?);
+        Ok(())
+    }))
+}
+
+/// The same call with its record, and that as JSON: what a host pays for that traces and counts its calls.
+fn recorded() -> Result<Work, LlmError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| LlmError::invalid("measurement", format!("no runtime: {error}")))?;
+    let client: Arc<dyn LlmProvider> = Arc::new(Client::over(Arc::new(InMemory)));
+    let request = small()?;
+    Ok(Box::new(move || {
+        let recorder = Recorder::new();
+        let door = recorder.over(Arc::clone(&client));
+        black_box(runtime.block_on(door.generate(black_box(request.clone())))?);
+        let record =
+            recorder.record().ok_or_else(|| LlmError::invalid("measurement", "there is no record"))?;
+        black_box(record.to_json());
         Ok(())
     }))
 }

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use liter_llm::{ChunkStream, ErrorKind, Folder, LlmChunk, LlmError, LlmProvider, LlmRequest};
@@ -32,6 +32,8 @@ struct State<W> {
     error: Option<Vec<u8>>,
     folder: Folder,
     waiter: Option<W>,
+    /// How often who waits was to look up.
+    nudges: u64,
 }
 
 impl<W> State<W> {
@@ -72,6 +74,7 @@ impl<W> Default for Feed<W> {
             error: None,
             folder: Folder::default(),
             waiter: None,
+            nudges: 0,
         };
         Self { state: Mutex::new(state), ready: Condvar::new(), space: Notify::new() }
     }
@@ -98,19 +101,25 @@ impl<W: Waiter> Feed<W> {
     /// Waits for what comes, on this thread and for at most so long. `busy`: whether there is something else to do;
     /// it is asked again after a `nudge`.
     pub fn wait(&self, limit: Duration, busy: impl Fn() -> bool) -> Option<Outcome> {
+        let begun = Instant::now();
         let mut state = lock(&self.state);
-        let mut outcome = state.take();
-        if outcome.is_none() && !busy() {
-            state = self.ready.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
-            outcome = state.take();
-        }
+        let nudges = state.nudges;
+        let outcome = loop {
+            let outcome = state.take();
+            let left = limit.saturating_sub(begun.elapsed());
+            if outcome.is_some() || left.is_zero() || state.nudges != nudges || busy() {
+                break outcome;
+            }
+            // It may wake for what was taken without waiting for it.
+            state = self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        };
         drop(state);
         self.taken(outcome)
     }
 
     /// Has a thread that waits look up.
     pub fn nudge(&self) {
-        drop(lock(&self.state));
+        lock(&self.state).nudges += 1;
         self.ready.notify_one();
     }
 

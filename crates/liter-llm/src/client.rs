@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use indexmap::IndexMap;
 
@@ -282,7 +281,7 @@ impl Client {
         };
         let telemetry = before.0.map_or_else(Arc::default, |client| Arc::clone(&client.telemetry));
         let places = made.iter().map(|(deployment, config)| deployment.place(config));
-        let places: Arc<Places> = Arc::new(places.map(|place| (place.deployment.clone(), place)).collect());
+        let places = Arc::new(Places::new(places, &telemetry));
         let stack = Recorded::new(stack, Arc::clone(&telemetry), Arc::clone(&places));
         let stack = Arc::new(stack.with_cache(cache.is_some()));
         let mut descriptions: Vec<_> =
@@ -392,7 +391,7 @@ impl Client {
     /// ```
     #[must_use]
     pub fn places(&self) -> &HashMap<String, Place> {
-        &self.places
+        self.places.all()
     }
 
     /// Forgets all cached answers; those on their way are kept when they arrive.
@@ -437,7 +436,6 @@ fn row_of<'a>(
     }
 }
 
-#[async_trait]
 impl LlmProvider for Client {
     fn name(&self) -> &str {
         self.stack.name()
@@ -458,12 +456,28 @@ impl LlmProvider for Client {
         self.stack.generate(request)
     }
 
-    async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
-        self.check_cache(&request)?;
-        self.stack.stream(request).await
+    fn stream<'life0, 'async_trait>(
+        &'life0 self,
+        request: LlmRequest,
+    ) -> BoxFuture<'async_trait, Result<ChunkStream, LlmError>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        if let Err(error) = self.check_cache(&request) {
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        self.stack.stream(request)
     }
 
-    async fn operate(&self, operation: Operation) -> Result<RawJson, LlmError> {
-        self.stack.operate(operation).await
+    fn operate<'life0, 'async_trait>(
+        &'life0 self,
+        operation: Operation,
+    ) -> BoxFuture<'async_trait, Result<RawJson, LlmError>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        self.stack.operate(operation)
     }
 }

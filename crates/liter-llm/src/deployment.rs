@@ -13,6 +13,7 @@ use crate::core::provider::LlmProvider;
 use crate::core::record::Place;
 use crate::core::request::check_header;
 use crate::core::route::{Capabilities, Pricing, Standing, Stands};
+use crate::core::shared_text::SharedText;
 use crate::core::state::fields_keep_state;
 use crate::credentials::{
     Credential, EntraOptions, KeyOrigin, SecretKey, StaticCredential, azure_credential,
@@ -213,11 +214,11 @@ impl Deployment {
         let Identity { name, model, base_url, .. } = &self.health.identity;
         let base = reqwest::Url::parse(base_url).ok();
         Place {
-            deployment: name.clone(),
-            provider: self.telemetry_name.clone(),
-            model: config.model.clone().unwrap_or_else(|| model.clone()),
-            region: config.region.clone(),
-            server_address: base.as_ref().and_then(|base| base.host_str()).map(str::to_owned),
+            deployment: name.as_str().into(),
+            provider: self.telemetry_name.as_str().into(),
+            model: config.model.as_deref().unwrap_or(model).into(),
+            region: config.region.as_deref().map(SharedText::from),
+            server_address: base.as_ref().and_then(|base| base.host_str()).map(SharedText::from),
             server_port: base.as_ref().and_then(reqwest::Url::port_or_known_default),
         }
     }

@@ -119,13 +119,14 @@ pub use crate::core::json::{Extra, RawJson};
 pub use crate::core::notices::{Notice, NoticeKind, Notices};
 pub use crate::core::provider::{ChunkStream, LlmProvider, Operation};
 pub use crate::core::record::{
-    CallRecord, Place, RecordedAttempt, RecordedError, RecordedParameters, RecordedRoute,
+    CallRecord, Place, RecordedAttempt, RecordedError, RecordedGaps, RecordedParameters, RecordedRoute,
 };
 pub use crate::core::request::{LlmRequest, OnUnsupported, RequestBody};
 pub use crate::core::response::{
     Adjustment, Attempt, AttemptCause, FinishReason, LlmResponse, Timing, ToolCall, Usage,
 };
 pub use crate::core::route::{CanaryArm, Route, RouteCandidate, RouteOptions};
+pub use crate::core::shared_text::SharedText;
 pub use crate::core::tools::{ResponseFormat, Tool, ToolChoice};
 pub use crate::layers::Layers;
 pub use crate::named::{AnthropicProvider, AzureOpenAiProvider, OpenAiProvider};

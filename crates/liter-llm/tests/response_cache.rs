@@ -402,10 +402,11 @@ async fn a_hit_is_quick() {
     let stack = Stack::new(CacheOptions::default(), vec![]);
     let request = question(&"a question of about a kilobyte ".repeat(32));
     stack.ask(&request).await;
-    let rounds = 2_000;
+    // Short ones: the best of them fits between two turns of a busy machine.
+    let rounds = 50;
     let best = {
         let mut best = f64::MAX;
-        for _ in 0..5 {
+        for _ in 0..200 {
             let begun = Instant::now();
             for _ in 0..rounds {
                 assert!(stack.top.generate(request.clone()).await.unwrap().cached);

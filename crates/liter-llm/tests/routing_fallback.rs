@@ -100,6 +100,24 @@ async fn a_hanging_deployment_leaves_the_time_another_one_needs() {
 }
 
 #[tokio::test]
+async fn one_that_usually_takes_longer_than_the_call_may_is_given_up_in_time() {
+    let sim = sim();
+    let client = two(&sim, json!({}));
+    for model in ["a", "b"] {
+        let delay = if model == "a" { 3000 } else { 600 };
+        failing(&sim, model, json!({ "delay_ms": delay }));
+        client.generate(ask().with_model(model)).await.unwrap();
+    }
+    let answer = client.generate(ask().with_timeout(2.5)).await.unwrap();
+    assert_eq!(tried(&answer), ["a", "b"]);
+    let first = answer.attempts[0].duration;
+    assert!((1.0..1.9).contains(&first), "{first}");
+    // It was not given its usual time, so that says nothing against it.
+    assert_eq!(client.router().figures().deployments[0].figures.failures, 0);
+    assert_eq!(tried(&client.generate(ask()).await.unwrap()), ["a"]);
+}
+
+#[tokio::test]
 async fn what_may_be_sent_once_is_not_given_up_for_another() {
     let sim =
         Simulator::start(SimConfig { response_delay: Duration::from_millis(200), ..SimConfig::default() })

@@ -35,34 +35,62 @@ async fn ask(server: &VectorServer, method: &str, path: &str, body: &[u8]) -> (u
     (status, answer.split_off(end + 4))
 }
 
-fn failed(error: &LlmError) -> Value {
-    serde_json::to_value(error).unwrap()
+/// A value as text: nothing is read into numbers on the way.
+fn written<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap()
 }
 
-async fn generate(client: &Client, request: LlmRequest) -> Value {
+fn failed(error: &LlmError) -> String {
+    format!(r#"{{"error":{}}}"#, written(error))
+}
+
+fn failed_after(chunks: &[String], error: &LlmError) -> String {
+    format!(r#"{{"chunks":[{}],"error":{}}}"#, chunks.join(","), written(error))
+}
+
+/// What came of a call, and the message of its answer.
+type Done = (String, Option<String>);
+
+async fn generate(client: &Client, request: LlmRequest) -> Done {
     match client.generate(request).await {
-        Ok(response) => json!({"response": response}),
-        Err(error) => json!({"error": failed(&error)}),
+        Ok(response) => {
+            (format!(r#"{{"response":{}}}"#, written(&response)), Some(written(&response.message)))
+        }
+        Err(error) => (failed(&error), None),
     }
 }
 
-async fn stream(client: &Client, request: LlmRequest) -> Value {
+async fn stream(client: &Client, request: LlmRequest) -> Done {
     let mut told = Vec::new();
     let mut stream = match client.stream(request).await {
         Ok(stream) => stream,
-        Err(error) => return json!({"chunks": told, "error": failed(&error)}),
+        Err(error) => return (failed_after(&told, &error), None),
     };
     let mut folder = Folder::new();
     while let Some(chunk) = stream.next().await {
         match chunk {
             Ok(chunk) => {
                 folder.push(&chunk);
-                told.push(serde_json::to_value(&chunk).unwrap());
+                told.push(written(&chunk));
             }
-            Err(error) => return json!({"chunks": told, "error": failed(&error)}),
+            Err(error) => return (failed_after(&told, &error), None),
         }
     }
-    json!({"chunks": told, "response": folder.finish()})
+    let response = folder.finish();
+    let whole = format!(r#"{{"chunks":[{}],"response":{}}}"#, told.join(","), written(&response));
+    (whole, Some(written(&response.message)))
+}
+
+/// The request, with the messages of the answers so far in place of what stands for them.
+fn with_answers(request: Vec<u8>, answers: &[Option<String>]) -> Vec<u8> {
+    let mut text = String::from_utf8(request).unwrap();
+    for (number, answer) in answers.iter().enumerate() {
+        let place = format!(r#"{{"answer_of":{number}}}"#);
+        if text.contains(&place) {
+            text = text.replace(&place, answer.as_ref().expect("an answer to send back"));
+        }
+    }
+    text.into_bytes()
 }
 
 /// Makes the calls of a vector and gives what the server says of their outcomes.
@@ -71,23 +99,26 @@ async fn run(server: &VectorServer, name: &str) -> String {
     assert_eq!(ask(server, "POST", &at("reset"), b"").await.0, 200);
     let config = ask(server, "GET", &at("config"), b"").await.1;
     let calls = String::from_utf8(ask(server, "GET", &at("calls"), b"").await.1).unwrap();
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut answers) = (Vec::new(), Vec::new());
     match Client::from_json(&config) {
-        Err(error) => outcomes.push(json!({"error": failed(&error)})),
+        Err(error) => outcomes.push(failed(&error)),
         Ok(client) => {
             for (number, call) in calls.lines().enumerate() {
                 let request = ask(server, "GET", &at(&format!("calls/{number}")), b"").await.1;
-                outcomes.push(match (call, LlmRequest::from_json(&request)) {
-                    ("generate", Err(error)) => json!({"error": failed(&error)}),
-                    (_, Err(error)) => json!({"chunks": [], "error": failed(&error)}),
+                let request = with_answers(request, &answers);
+                let (outcome, answer) = match (call, LlmRequest::from_json(&request)) {
+                    ("generate", Err(error)) => (failed(&error), None),
+                    (_, Err(error)) => (failed_after(&[], &error), None),
                     ("generate", Ok(request)) => generate(&client, request).await,
                     (_, Ok(request)) => stream(&client, request).await,
-                });
+                };
+                outcomes.push(outcome);
+                answers.push(answer);
             }
         }
     }
-    let body = serde_json::to_vec(&outcomes).unwrap();
-    String::from_utf8(ask(server, "POST", &at("judge"), &body).await.1).unwrap()
+    let body = format!("[{}]", outcomes.join(","));
+    String::from_utf8(ask(server, "POST", &at("judge"), body.as_bytes()).await.1).unwrap()
 }
 
 /// The server's word on every vector of a folder.

@@ -22,9 +22,9 @@ use crate::vendor::{VendorError, standing_headers};
 
 /// Joined to the client's key and hashed in the handshake (RFC 6455, section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-const TEXT: u8 = 1;
+pub(crate) const TEXT: u8 = 1;
 const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
+pub(crate) const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 /// Closing codes of RFC 6455, section 7.4.1.
@@ -34,7 +34,7 @@ const UNSUPPORTED: u16 = 1003;
 const TOO_BIG: u16 = 1009;
 
 /// Why a conversation over a WebSocket ends.
-enum End {
+pub(crate) enum End {
     Gone,
     /// To be closed with this code.
     Close(u16),
@@ -46,6 +46,19 @@ impl From<Gone> for End {
     fn from(_: Gone) -> Self {
         Self::Gone
     }
+}
+
+/// The head of the answer that agrees to a handshake with this key, but for the empty line at its end.
+pub(crate) fn agreed(key: &str) -> String {
+    let accept = STANDARD.encode(Sha1::digest(format!("{key}{GUID}")));
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n"
+    )
+}
+
+/// The key of a handshake of the version there is; nothing when it is none.
+pub(crate) fn key_of(request: &Request) -> Option<&str> {
+    request.header("sec-websocket-key").filter(|_| request.header("sec-websocket-version") == Some("13"))
 }
 
 /// Serves one WebSocket connection to its end. The connection never returns to HTTP, unless the handshake failed.
@@ -83,8 +96,7 @@ pub(crate) async fn serve(
     if !faults::before(conn, fault, shared.config.response_delay).await? {
         return Ok(false);
     }
-    let key =
-        request.header("sec-websocket-key").filter(|_| request.header("sec-websocket-version") == Some("13"));
+    let key = key_of(request);
     let refusal = match (fault.and_then(|f| faults::replacement(f, route.dialect, "", &id, false)), key) {
         (Some(reply), _) => Some(reply),
         (None, None) => Some(
@@ -98,10 +110,7 @@ pub(crate) async fn serve(
         shared.log.finish(number, Outcome::Answered);
         return answered;
     }
-    let accept = STANDARD.encode(Sha1::digest(format!("{}{GUID}", key.unwrap_or_default())));
-    let head = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\nx-request-id: {id}\r\n\r\n"
-    );
+    let head = format!("{}x-request-id: {id}\r\n\r\n", agreed(key.unwrap_or_default()));
     conn.send(head.as_bytes()).await?;
     let end = converse(conn, shared, request, route).await;
     shared.log.finish(number, Outcome::Answered);
@@ -375,14 +384,14 @@ fn frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-async fn send(conn: &mut Conn, kind: u8, payload: &[u8]) -> Result<(), Gone> {
+pub(crate) async fn send(conn: &mut Conn, kind: u8, payload: &[u8]) -> Result<(), Gone> {
     let mut out = Vec::with_capacity(payload.len() + 10);
     frame(&mut out, kind, payload);
     conn.send(&out).await
 }
 
 /// The next text message; pings are answered on the way.
-async fn receive(conn: &mut Conn, limit: usize) -> Result<Vec<u8>, End> {
+pub(crate) async fn receive(conn: &mut Conn, limit: usize) -> Result<Vec<u8>, End> {
     let mut message = Vec::new();
     let mut begun = false;
     loop {

@@ -15,14 +15,18 @@ import msgspec
 from . import names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .record import CallAttempt, CallRecord
 
 VARIABLE = "LITER_LLM_LOG"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 #: Seconds before the same warning is written again.
 QUIET_FOR = 60.0
+#: Of lines about requests that were sent again, so many of the same kind are written in so many seconds.
+AGAIN_AT_MOST, AGAIN_QUIET_FOR = 10, 10.0
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-#: The most kinds of warnings that are told apart.
+#: The most kinds of messages that are told apart.
 _MOST_KINDS = 256
 
 _root = logging.getLogger("liter_llm")
@@ -56,29 +60,54 @@ def set_up() -> None:
 
 
 class Limited:
-    """Says of each kind of message when it may be written again."""
+    """Says of each kind of message when it may be written: so many in so many seconds."""
 
-    def __init__(self, quiet_for: float = QUIET_FOR) -> None:
+    def __init__(
+        self, quiet_for: float = QUIET_FOR, burst: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._quiet_for = quiet_for
+        self._burst = burst
+        self._clock = clock
         self._lock = threading.Lock()
-        self._next: dict[object, float] = {}
-        self._held: dict[object, int] = {}
+        #: Until when how many more may be written, and how many were held back.
+        self._kinds: dict[object, tuple[float, int, int]] = {}
+
+    def renew(self) -> None:
+        """In a forked child: who held the lock may not be there. What was counted is the parent's to tell."""
+        self._lock = threading.Lock()
+        self._kinds = {}
 
     def may(self, kind: object) -> int | None:
         """How many were held back since the last one; `None` when this one is."""
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
-            if now < self._next.get(kind, 0.0):
-                self._held[kind] = self._held.get(kind, 0) + 1
+            until, more, held = self._kinds.get(kind, (now, 0, 0))
+            if now >= until:
+                until, more = now + self._quiet_for, self._burst
+            if more == 0:
+                self._kinds[kind] = until, 0, held + 1
                 return None
-            if len(self._next) >= _MOST_KINDS:
-                self._next.clear()
-                self._held.clear()
-            self._next[kind] = now + self._quiet_for
-            return self._held.pop(kind, 0)
+            if len(self._kinds) >= _MOST_KINDS and kind not in self._kinds:
+                self._kinds.clear()
+            self._kinds[kind] = until, more - 1, 0
+            return held
 
 
 _limited = Limited()
+_again_limited = Limited(AGAIN_QUIET_FOR, AGAIN_AT_MOST)
+
+
+def _forked() -> None:
+    _limited.renew()
+    _again_limited.renew()
+
+
+with suppress(AttributeError):  # Windows cannot fork
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _more(held: int) -> str:
+    return f" ({held} more since the last time)" if held else ""
 
 
 def trouble(what: str, error: BaseException) -> None:
@@ -86,8 +115,7 @@ def trouble(what: str, error: BaseException) -> None:
     with suppress(Exception):
         held = _limited.may((what, type(error)))
         if held is not None:
-            more = f" ({held} more since the last time)" if held else ""
-            _root.warning("%s: %s%s", what, type(error).__name__, more)
+            _root.warning("%s: %s%s", what, type(error).__name__, _more(held))
 
 
 _circuits = logging.getLogger("liter_llm.circuit")
@@ -118,9 +146,8 @@ def notify(notices: bytes) -> None:
         log = _circuits if notice.kind.startswith("circuit") else _root
         level = logging.INFO if notice.level == "info" else logging.WARNING
         about = ": ".join(clean(part) for part in (notice.deployment, notice.detail) if part)
-        more = f" ({notice.left_out} more since the last time)" if notice.left_out else ""
         extra = {names.NOTICE: notice.kind, names.DEPLOYMENT: notice.deployment or None}
-        log.log(level, "%s: %s%s", notice.kind.replace("_", " "), about, more, extra=extra)
+        log.log(level, "%s: %s%s", notice.kind.replace("_", " "), about, _more(notice.left_out), extra=extra)
 
 
 def clean(text: str) -> str:
@@ -145,6 +172,12 @@ def tell(record: CallRecord) -> None:
 
 
 def _again(before: CallAttempt, attempt: CallAttempt) -> None:
+    held: int | None = 0
+    # While a provider is down, every call has such a line: at the level debug all are wanted, else a few.
+    if not _calls.isEnabledFor(_DEBUG):
+        held = _again_limited.may((attempt.cause, before.deployment, attempt.deployment, before.error))
+        if held is None:
+            return
     extra: dict[str, Any] = {
         names.ATTEMPT_CAUSE: attempt.cause,
         names.ERROR_TYPE: before.error,
@@ -158,7 +191,7 @@ def _again(before: CallAttempt, attempt: CallAttempt) -> None:
         extra[names.DEPLOYMENT] = attempt.deployment
         where = f"to {clean(attempt.deployment)}"
     why = f": {clean(before.error)}" if before.error else ""
-    _calls.log(_INFO, "%s %s%s%s", attempt.cause, where, why, waited, extra=extra)
+    _calls.log(_INFO, "%s %s%s%s%s", attempt.cause, where, why, waited, _more(held), extra=extra)
 
 
 def _attempt(attempt: CallAttempt) -> None:

@@ -25,6 +25,7 @@ from liter_llm.content import (
     ToolResultBlock,
     UrlSource,
 )
+from liter_llm.exact import decode, decoder, encode
 from liter_llm.types import LlmRequest, LlmResponse
 
 from . import names
@@ -33,9 +34,8 @@ from .logs import trouble
 if TYPE_CHECKING:
     from .options import Telemetry
 
-_decode_request = msgspec.json.Decoder(LlmRequest).decode
-_decode_response = msgspec.json.Decoder(LlmResponse).decode
-_encode = msgspec.json.Encoder().encode
+_decode_request = decoder(LlmRequest)
+_decode_response = decoder(LlmResponse)
 #: What stays whole when texts are cut: it says what a text is.
 _KEPT = frozenset({"type", "role", "id", "name", "modality", "mime_type", "finish_reason"})
 #: The end of a text that was cut.
@@ -147,7 +147,7 @@ def _media(block: ImageBlock | AudioBlock | DocumentBlock) -> Part:
 
 def _parsed(arguments: str) -> Any:
     try:
-        return msgspec.json.decode(arguments) if arguments.strip() else {}
+        return decode(arguments) if arguments.strip() else {}
     except (msgspec.DecodeError, RecursionError):
         return arguments
 
@@ -159,20 +159,20 @@ def _tool(tool: dict[str, Any]) -> Part:
 
 def fitted(value: list[Part], most: int) -> tuple[str, bool]:
     """A value as JSON of at most so many bytes, and whether it was cut: texts, then the oldest entries."""
-    text = _encode(value)
+    text = encode(value)
     if len(text) <= most:
         return text.decode(), False
     limit = most
     while limit:
         shorter: Any = _shortened(value, limit)
-        text = _encode(shorter)
+        text = encode(shorter)
         if len(text) <= most:
             return text.decode(), True
         limit //= 2
     bare: list[Part] = _shortened(value, 0)
     while bare:
         bare = bare[(len(bare) + 1) // 2 :]
-        text = _encode(bare)
+        text = encode(bare)
         if bare and len(text) <= most:
             return text.decode(), True
     return "", True

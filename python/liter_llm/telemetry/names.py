@@ -86,6 +86,8 @@ FROM: Final = "liter_llm.from"
 TO: Final = "liter_llm.to"
 BUDGET: Final = "liter_llm.budget"
 NOTICE: Final = "liter_llm.notice"
+ARM: Final = "liter_llm.arm"
+OUTCOME: Final = "liter_llm.outcome"
 TOKEN_KIND: Final = "liter_llm.token_type"  # noqa: S105 - a name
 
 # ---------------------------------------------------------------------------------------------------- values
@@ -146,6 +148,18 @@ CACHE_MISSES = Metric(
     "liter_llm.cache.misses",
     "{call}",
     "Calls of clients with a response cache that were not answered from it.",
+)
+CANARY_CALLS = Metric(
+    "liter_llm.canary.calls", "{call}", "Calls that compare a canary with the other deployments."
+)
+CANARY_DURATION = Metric(
+    "liter_llm.canary.duration", "s", "How long the first requests of such calls took.", _SECONDS
+)
+CANARY_ROLLED_BACK = Metric("liter_llm.canary.rolled_back", "1", "Whether a canary was rolled back: 0 or 1.")
+MIRROR_CALLS = Metric("liter_llm.mirror.calls", "{call}", "Copies of calls, by what came of them.")
+RECORDS_DROPPED = Metric("liter_llm.records.dropped", "{record}", "Records that found their queue full.")
+LABELS_FOLDED = Metric(
+    "liter_llm.labels.folded", "{call}", "Calls with a label that was folded into `other`."
 )
 CIRCUIT_STATE = Metric("liter_llm.circuit.state", "1", "The circuit: 0 closed, 1 half open, 2 open.")
 QUEUE_DEPTH = Metric("liter_llm.queue.depth", "{call}", "Calls in line for a deployment's limits.")

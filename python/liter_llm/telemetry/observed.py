@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import SimpleQueue
@@ -16,14 +15,17 @@ import msgspec
 from liter_llm._native import EngineError, Recorder
 
 from . import logs
-from .names import CHAT, REQUEST_MODEL
-from .record import CallError, CallParameters, CallRecord, decode_record
+from .names import CHAT
+from .record import decode_record
+from .told import decode_told, unbegun
 
 if TYPE_CHECKING:
     from liter_llm._native import Bridge, Engine, Stream
 
     from .meters import Instruments
     from .observer import Observer
+    from .spans import Opening
+    from .told import Told
 
 #: Where a call's own headers stand among the fields of a request.
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -31,6 +33,10 @@ _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 _encode = msgspec.json.Encoder().encode
 #: The module `spans`, which imports OpenTelemetry: not before a call has a tracer or a meter.
 _spans: Any = None
+#: Seconds that the end of the program waits for a stream that is being ended.
+_LAST_WORDS = 5.0
+#: How often the process was forked, as a forked child counts.
+_forks = 0
 
 
 def _load() -> Any:
@@ -54,26 +60,25 @@ class Observed:
         "_context",
         "_ended",
         "_fields",
+        "_forks",
         "_instruments",
         "_logged",
         "_observer",
-        "_opened",
-        "_pid",
+        "_opening",
         "_span",
         "_tracer",
         "recorder",
         "request",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - by position, for speed
         self,
         observer: Observer,
         request: bytes,
         fields: Mapping[str, Any],
         tracer: Any,
         instruments: Instruments | None,
-        *,
-        logged: bool,
+        logged: bool,  # noqa: FBT001 - for speed
     ) -> None:
         self.request = request
         self.recorder: Recorder | None = None
@@ -83,11 +88,11 @@ class Observed:
         self._instruments = instruments
         self._logged = logged
         self._span: Any = None
-        self._opened: dict[str, Any] = {}
+        self._opening: Opening | None = None
         self._context: Any = None
         self._began = 0
         self._ended = False
-        self._pid = os.getpid()
+        self._forks = _forks
 
     def wait(self) -> None:
         """The stream is asked for, but not begun: it belongs to the trace of who asks."""
@@ -95,15 +100,14 @@ class Observed:
             self._context = (_spans or _load()).current_context()
         reaper.ready()
 
-    def start(self, *, streamed: bool = False) -> None:
+    def start(self, streamed: bool) -> None:  # noqa: FBT001 - for speed
         """The call begins: its span does, and a record is asked for where somebody reads it."""
         tracer = self._tracer
         if tracer is not None:
             spans = _spans or _load()
             model = self._fields.get("model") or ""
-            name, attributes = self._observer.opening(model, streamed=streamed)
-            self._opened = attributes
-            span = tracer.start_span(name, self._context, spans.CLIENT, attributes)
+            opening = self._opening = self._observer.opening(model, streamed)
+            span = tracer.start_span(opening.name, self._context, spans.CLIENT, opening.attributes)
             self._context = spans.within(span, self._context)
             if span.is_recording():
                 self._span = span
@@ -146,7 +150,7 @@ class Observed:
         Whoever reads the stream ends this.
         """
         try:
-            self.start(streamed=True)
+            self.start(True)
         except Exception as error:  # noqa: BLE001 - a call does not fail for its telemetry
             logs.trouble("a call could not be observed", error)
         try:
@@ -167,7 +171,7 @@ class Observed:
             return
         self._ended = True
         # What a forked child has of its parent's calls is the parent's to tell.
-        if self.recorder is None or self._pid != os.getpid():
+        if self.recorder is None or self._forks != _forks:
             return
         try:
             self._finish(answer, error)
@@ -176,49 +180,45 @@ class Observed:
 
     def _finish(self, answer: Callable[[], bytes | None] | None, error: BaseException | None) -> None:
         assert self.recorder is not None  # noqa: S101 - seen by the caller
-        body = self.recorder.record()
-        record = self._unbegun(error) if body is None else decode_record(body)
-        span = self._span
-        if span is not None:
-            attributes = _spans.call_attributes(record, self._fields)
-            for name, value in self._opened.items():
-                if attributes.get(name) == value:
-                    del attributes[name]
-            if self._observer.records_content:
+        span, instruments = self._span, self._instruments
+        if span is not None or instruments is not None:
+            text = self.recorder.told()
+            told = self._unbegun(error) if text is None else decode_told(text)
+            if span is not None:
                 try:
-                    attributes.update(self._own(answer))
-                except Exception as failure:  # noqa: BLE001 - the span says the rest
-                    logs.trouble("prompt and answer could not be recorded", failure)
-            opened = self._opened.get(REQUEST_MODEL) if record.operation == CHAT else None
-            try:
-                _spans.finish(self._tracer, span, self._context, record, attributes, opened=opened)
-            except Exception as failure:  # noqa: BLE001 - a processor of the host's; the call still counts
-                logs.trouble("a span could not be ended", failure)
-        if self._instruments is not None:
-            try:
-                self._instruments.record(record, self._context)
-            except Exception as failure:  # noqa: BLE001 - a meter of the host's; the call is still logged
-                logs.trouble("a call could not be counted", failure)
+                    fields = self._fields
+                    further: dict[str, Any] | None = None
+                    if "response_format" in fields or "extra" in fields:
+                        further = _spans.aside(fields)
+                    if self._observer.records_content:
+                        further = {**(further or {}), **self._own(answer)}
+                    _spans.finish(self._tracer, span, self._context, told, self._opening, further)
+                except Exception as failure:  # noqa: BLE001 - a processor of the host's; the call still counts
+                    logs.trouble("a span could not be ended", failure)
+            if instruments is not None:
+                try:
+                    instruments.record(told, self._context)
+                except Exception as failure:  # noqa: BLE001 - a meter of the host's; the call is still logged
+                    logs.trouble("a call could not be counted", failure)
         if self._logged:
-            logs.tell(record)
+            body = self.recorder.record()
+            if body is not None:
+                logs.tell(decode_record(body))
         self._observer.tell()
 
     def _own(self, answer: Callable[[], bytes | None] | None) -> dict[str, Any]:
-        from .messages import content
+        try:
+            from .messages import content
 
-        return content(self.request, answer, self._observer.telemetry)
+            return content(self.request, answer, self._observer.telemetry)
+        except Exception as failure:  # noqa: BLE001 - the span says the rest
+            logs.trouble("prompt and answer could not be recorded", failure)
+            return {}
 
-    def _unbegun(self, error: BaseException | None) -> CallRecord:
-        """The record of a call that the engine refused, or that nobody began to read."""
-        now = time.time_ns()
-        return CallRecord(
-            operation=CHAT,
-            started=self._began / 1e9,
-            duration=max(0, now - self._began) / 1e9,
-            model=str(self._fields.get("model") or ""),
-            parameters=CallParameters(),
-            error=CallError(kind=_kind_of(error), before_send=True),
-        )
+    def _unbegun(self, error: BaseException | None) -> Told:
+        """What is told of a call that the engine refused, or that nobody began to read."""
+        model = str(self._fields.get("model") or "")
+        return unbegun(self._began, time.time_ns(), CHAT, model, _kind_of(error))
 
 
 def _kind_of(error: BaseException | None) -> str:
@@ -232,16 +232,17 @@ def _kind_of(error: BaseException | None) -> str:
 class StreamEnd:
     """Ends a stream's observation, also when the stream is forgotten."""
 
-    __slots__ = ("__weakref__", "_observed")
+    __slots__ = ("_observed",)
 
     def __init__(self, observed: Observed) -> None:
         self._observed: Observed | None = observed
-        reaper.open.add(self)
+        reaper.open[observed] = None
 
     def end(self, stream: Stream | None, error: BaseException | None, *, whole: bool) -> None:
         """The stream is over: here and now."""
         observed, self._observed = self._observed, None
         if observed is not None:
+            reaper.open.pop(observed, None)
             observed.end(_answer_of(stream, whole=whole), error)
 
     def leave(self, stream: Stream | None) -> None:
@@ -269,11 +270,13 @@ class _Reaper:
     """
 
     def __init__(self) -> None:
-        self._left: SimpleQueue[tuple[Observed, Stream | None]] = SimpleQueue()
+        self._left: SimpleQueue[tuple[Observed, Stream | None] | threading.Event] = SimpleQueue()
         self._lock = threading.Lock()
         self._runs = False
-        #: Streams that are read, or may be: at the end of the program they end too.
-        self.open: weakref.WeakSet[StreamEnd] = weakref.WeakSet()
+        self._thread: threading.Thread | None = None
+        #: Streams that are read, or may be: at the end of the program they end too. A dict, for what threads
+        #: and the garbage collector do to it is done in one step and needs no lock.
+        self.open: dict[Observed, None] = {}
         self._pid = os.getpid()
 
     def ready(self) -> None:
@@ -285,38 +288,54 @@ class _Reaper:
                 import atexit
 
                 # A process on its way out starts no threads: the rest is done at exit.
+                thread = threading.Thread(target=self._run, name="liter-llm-telemetry", daemon=True)
                 with suppress(RuntimeError):
-                    threading.Thread(target=self._run, name="liter-llm-telemetry", daemon=True).start()
+                    thread.start()
+                    self._thread = thread
                 atexit.register(self.drain)
                 self._runs = True
 
     def put(self, observed: Observed, stream: Stream | None) -> None:
         """Takes no lock."""
+        self.open.pop(observed, None)
         self._left.put((observed, stream))
 
     def _run(self) -> None:
         while True:
-            observed, stream = self._left.get()
+            self._finish(self._left.get())
+
+    @staticmethod
+    def _finish(left: tuple[Observed, Stream | None] | threading.Event) -> None:
+        if isinstance(left, threading.Event):
+            left.set()
+        else:
+            observed, stream = left
             observed.end(_answer_of(stream, whole=False))
-            del observed, stream
 
     def drain(self) -> None:
         """At the end of the program: ends what is left or open, before the host's exporters end."""
-        if self._pid == os.getpid():
-            for end in list(self.open):
-                end.leave(None)
-        while self._pid == os.getpid() and not self._left.empty():
+        if self._pid != os.getpid():
+            return
+        for observed in self.open.copy():
+            self.put(observed, None)
+        while not self._left.empty():
             with suppress(Exception):
-                observed, stream = self._left.get_nowait()
-                observed.end(_answer_of(stream, whole=False))
+                self._finish(self._left.get_nowait())
+        if self._thread is not None:
+            # It may be ending one yet; what comes after that says that it was the last.
+            done = threading.Event()
+            self._left.put(done)
+            done.wait(_LAST_WORDS)
 
 
 reaper = _Reaper()
 
 
 def _forked() -> None:
-    global reaper  # noqa: PLW0603 - the parent's thread is not here, and its locks may be held for ever
+    # The parent's thread is not here, its locks may be held for ever, and what it began is its own to tell.
+    global reaper, _forks  # noqa: PLW0603
     reaper = _Reaper()
+    _forks += 1
 
 
 with suppress(AttributeError):  # Windows cannot fork

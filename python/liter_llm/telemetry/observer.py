@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from .meters import Instruments
     from .observed import Observed
     from .record import CallRecord
+    from .spans import Opening
 
 _TRACE = "opentelemetry.trace"
 _METRICS = "opentelemetry.metrics._internal"
+_STATES = __name__.replace("observer", "states")
 _modules = sys.modules
 #: Where the environment names a provider, OpenTelemetry makes it when it is first asked for.
 _named = any(os.environ.get(f"OTEL_PYTHON_{signal}_PROVIDER") for signal in ("TRACER", "METER"))
@@ -52,6 +54,18 @@ def _find_log() -> Any:
     getter = getattr(logging, "getLogger", None)
     _log = None if getter is None else getter("liter_llm.call")
     return _log
+
+
+#: The class `Observed`, once a call was observed.
+_observed: Any = None
+
+
+def _find_observed() -> Any:
+    global _observed  # noqa: PLW0603 - found once
+    from .observed import Observed
+
+    _observed = Observed
+    return Observed
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -130,7 +144,7 @@ class Observer:
         self._live = live if inherited is None else inherited._live
         self._loaded: object = None
         self._place: Place | None = None
-        self._openings: dict[tuple[str, bool], tuple[str, dict[str, Any]]] = {}
+        self._openings: dict[tuple[str, bool], Opening] = {}
         self._tracer_provider: object = None
         self._tracer: Any = None
         self._meter_provider: object = None
@@ -205,20 +219,18 @@ class Observer:
         try:
             if self.hooks:
                 self._hear_again()
-            on = self.telemetry.enabled
-            tracer = self.tracer() if on else None
-            instruments = self.instruments() if on else None
+            tracer = instruments = None
+            if self.telemetry.enabled:
+                tracer, instruments = self.tracer(), self.instruments()
             log = _log or _find_log()
             logged = log is not None and log.isEnabledFor(INFO)
             if tracer is None and instruments is None and not logged:
                 return None
-            from .observed import Observed
-
-            observed = Observed(self, request, fields, tracer, instruments, logged=logged)
+            observed = (_observed or _find_observed())(self, request, fields, tracer, instruments, logged)
             if streamed:
                 observed.wait()
             else:
-                observed.start()
+                observed.start(False)
         except Exception as error:  # noqa: BLE001 - a call does not fail for its telemetry
             from .logs import trouble
 
@@ -269,26 +281,26 @@ class Observer:
             from .meters import instruments_of
 
             self._instruments = instruments_of(provider)
-            self._instruments.watch(self.root)
+            self._instruments.states.watch(self.root)
             self._meter_provider = provider
         return self._instruments
 
     # ------------------------------------------------------------------------------------- how spans begin
 
-    def opening(self, model: str, *, streamed: bool) -> tuple[str, dict[str, Any]]:
-        """Name and attributes that a call's span begins with, as far as they are known before the call."""
+    def opening(self, model: str, streamed: bool) -> Opening:  # noqa: FBT001 - for speed
+        """How a call's span begins, as far as that is known before the call."""
         if self._live is not None and self._live.loaded is not self._loaded:
             self._loaded = self._live.loaded
             self._place = None
             self._openings.clear()
         found = self._openings.get((model, streamed))
         if found is None:
-            from .spans import opening
+            from .spans import Opening
 
             place = self._place
             if place is None:
                 place = self._place = agreed(_decode_places(self.engine.places()))
-            found = opening(place, model or place.model, streamed=streamed)
+            found = Opening(place, model or place.model, streamed=streamed)
             if len(self._openings) < _MOST_OPENINGS:
                 self._openings[model, streamed] = found
         return found
@@ -310,6 +322,10 @@ class Observer:
 
     def close(self) -> None:
         """There will be no more calls."""
+        # There, too, where only others that share its engine have counted.
+        states = _modules.get(_STATES)
+        if states is not None:
+            states.leave(self.root)
         for hook in list(self.hooks):
             hook.close()
 

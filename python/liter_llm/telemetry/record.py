@@ -72,6 +72,16 @@ class CallRoute(Value, frozen=True, gc=False):
     """Remarks: a canary's arm, a degraded budget, a policy that failed."""
 
 
+class CallGaps(Value, frozen=True, gc=False):
+    """Times between pieces of a long stream: not each, but how many of which length."""
+
+    buckets: list[int] = []
+    """How many were at most 0.01, 0.02, 0.04, ... 81.92 seconds long, and longer than the bound before; the
+    last number is of those that were longer than all."""
+    seconds: float = 0.0
+    """Their sum."""
+
+
 class CallRecord(Value, frozen=True, gc=False):
     """One call, beginning to end: what traces, metrics and logs are made of. Times are in seconds."""
 
@@ -134,7 +144,9 @@ class CallRecord(Value, frozen=True, gc=False):
     chunks: int = 0
     """How many pieces a streamed answer had."""
     chunk_seconds: list[float] = []
-    """The time between one piece of a streamed answer and the next."""
+    """The time between one piece of a streamed answer and the next; of the first 1,024."""
+    chunk_rest: CallGaps | None = None
+    """Those after that, counted; `None` when there were none."""
     attempts: list[CallAttempt] = []
     """What was sent, oldest first."""
 

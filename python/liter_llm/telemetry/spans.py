@@ -1,95 +1,31 @@
-"""Spans made of a call's record, with the host's tracer. Imported at the first call that is recorded."""
+"""Spans made of what the engine tells of calls, with the host's tracer. Imported at the first one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from operator import attrgetter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import get_current
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
 from . import names
+from .told import decode_where, decode_who
 
 if TYPE_CHECKING:
     from .observer import Place
-    from .record import CallAttempt, CallRecord
+    from .told import Told
 
 CLIENT = SpanKind.CLIENT
 current_context = get_current
 within = set_span_in_context
 _ERROR = Status(StatusCode.ERROR)
-_OPENAI = "openai"
-#: Fields of a request's parameters and the attributes they become as they are.
-_PARAMETERS = (
-    ("max_tokens", names.REQUEST_MAX_TOKENS),
-    ("temperature", names.REQUEST_TEMPERATURE),
-    ("top_p", names.REQUEST_TOP_P),
-    ("top_k", names.REQUEST_TOP_K),
-    ("seed", names.REQUEST_SEED),
-    ("frequency_penalty", names.REQUEST_FREQUENCY_PENALTY),
-    ("presence_penalty", names.REQUEST_PRESENCE_PENALTY),
-    ("reasoning_effort", names.REQUEST_REASONING_EFFORT),
-)
-#: The same of a record, where there is something.
-_CALL = (
-    ("operation", names.OPERATION_NAME),
-    ("provider", names.PROVIDER_NAME),
-    ("model", names.REQUEST_MODEL),
-    ("deployment", names.DEPLOYMENT),
-    ("region", names.REGION),
-    ("server_address", names.SERVER_ADDRESS),
-    ("server_port", names.SERVER_PORT),
-    ("response_model", names.RESPONSE_MODEL),
-    ("response_id", names.RESPONSE_ID),
-    ("request_id", names.REQUEST_ID),
-    ("cost", names.COST),
-    ("first_chunk", names.RESPONSE_TIME_TO_FIRST_CHUNK),
-)
-#: Of an attempt.
-_ATTEMPT = (
-    ("deployment", names.DEPLOYMENT),
-    ("provider", names.PROVIDER_NAME),
-    ("model", names.REQUEST_MODEL),
-    ("region", names.REGION),
-    ("server_address", names.SERVER_ADDRESS),
-    ("server_port", names.SERVER_PORT),
-    ("status", names.HTTP_RESPONSE_STATUS_CODE),
-    ("error", names.ERROR_TYPE),
-    ("cause", names.ATTEMPT_CAUSE),
-    ("reason", names.ATTEMPT_REASON),
-    ("wait", names.ATTEMPT_WAIT),
-    ("queued", names.ATTEMPT_QUEUED),
-    ("connect", names.ATTEMPT_CONNECT),
-    ("first_byte", names.ATTEMPT_FIRST_BYTE),
-)
-#: Counts that say something when they are not zero.
-_USAGE = (
-    ("cache_read_input_tokens", names.USAGE_CACHE_READ_INPUT_TOKENS),
-    ("cache_creation_input_tokens", names.USAGE_CACHE_CREATION_INPUT_TOKENS),
-    ("reasoning_output_tokens", names.USAGE_REASONING_OUTPUT_TOKENS),
-)
-
 #: https://www.w3.org/TR/trace-context/
 _TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
+#: How many texts are kept of what calls, and attempts, have in common.
+_MOST_KEPT = 256
 
-Table = tuple[tuple[str, str], ...]
-
-
-def _reader(table: Table) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, ...]]:
-    """What reads all fields of a table at once, and the attributes they become."""
-    return attrgetter(*(field for field, _ in table)), tuple(attribute for _, attribute in table)
-
-
-_read_call, _call_names = _reader(_CALL)
-_read_attempt, _attempt_names = _reader(_ATTEMPT)
-_read_parameters, _parameter_names = _reader(_PARAMETERS)
-_read_usage, _usage_names = _reader(_USAGE)
-
-
-def nanoseconds(seconds: float) -> int:
-    """A time as OpenTelemetry has it. It knows no more than a fraction of a microsecond."""
-    return round(seconds * 1e9)
+#: What the attempts of one kind have in common: name, attributes, whether they failed; by the engine's text.
+_sent: dict[bytes, tuple[str, dict[str, Any], bool]] = {}
 
 
 def headers_of(context: Any) -> dict[str, str]:
@@ -104,156 +40,133 @@ def headers_of(context: Any) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() in _TRACE_HEADERS}
 
 
-def opening(place: Place, model: str, *, streamed: bool) -> tuple[str, dict[str, Any]]:
-    """Name and attributes a call's span begins with: by these a sampler decides."""
-    attributes: dict[str, Any] = {names.OPERATION_NAME: names.CHAT}
-    if place.provider:
-        attributes[names.PROVIDER_NAME] = place.provider
-    if model:
-        attributes[names.REQUEST_MODEL] = model
-    if streamed:
-        attributes[names.REQUEST_STREAM] = True
-    if place.server_address:
-        attributes[names.SERVER_ADDRESS] = place.server_address
-        if place.server_port is not None:
-            attributes[names.SERVER_PORT] = place.server_port
-    return (f"{names.CHAT} {model}" if model else names.CHAT), attributes
+class Opening:
+    """How the spans of some calls begin, and what is known of how they go on.
+
+    Attributes:
+        name: The span's name.
+        attributes: What it begins with: by these a sampler decides.
+    """
+
+    __slots__ = ("_answers", "_model", "attributes", "name")
+
+    def __init__(self, place: Place, model: str, *, streamed: bool) -> None:
+        attributes: dict[str, Any] = {names.OPERATION_NAME: names.CHAT}
+        if place.provider:
+            attributes[names.PROVIDER_NAME] = place.provider
+        if model:
+            attributes[names.REQUEST_MODEL] = model
+        if streamed:
+            attributes[names.REQUEST_STREAM] = True
+        if place.server_address:
+            attributes[names.SERVER_ADDRESS] = place.server_address
+            if place.server_port is not None:
+                attributes[names.SERVER_PORT] = place.server_port
+        self.attributes = attributes
+        self.name = f"{names.CHAT} {model}" if model else names.CHAT
+        self._model = model
+        #: Further attributes, another name, whether it failed; by the engine's text.
+        self._answers: dict[bytes, tuple[dict[str, Any], str | None, bool]] = {}
+
+    def answered(self, text: bytes) -> tuple[dict[str, Any], str | None, bool]:
+        """What the spans of calls that went like this have in common."""
+        found = self._answers.get(text)
+        if found is None:
+            who = decode_who(text)
+            said = {
+                names.OPERATION_NAME: who.operation,
+                names.PROVIDER_NAME: who.provider,
+                names.REQUEST_MODEL: who.model,
+                names.RESPONSE_MODEL: who.response_model,
+                names.DEPLOYMENT: who.deployment,
+                names.REGION: who.region,
+                names.SERVER_ADDRESS: who.server_address,
+                names.SERVER_PORT: who.server_port,
+                names.ERROR_TYPE: who.error,
+            }
+            began = self.attributes
+            further = {name: value for name, value in said.items() if value and began.get(name) != value}
+            named = who.operation != names.CHAT or self._model != who.model
+            name = f"{who.operation} {who.model}" if who.model and named else None
+            found = further, name, who.error is not None
+            _keep(self._answers, text, found)
+        return found
 
 
-def finish(
-    tracer: Any,
-    span: Any,
-    context: Any,
-    record: CallRecord,
-    attributes: dict[str, Any],
-    *,
-    opened: str | None,
+def _keep(known: dict[bytes, Any], text: bytes, found: Any) -> None:
+    if len(known) >= _MOST_KEPT:
+        known.clear()
+    known[text] = found
+
+
+def finish(  # noqa: PLR0917 - by position, for speed
+    tracer: Any, span: Any, context: Any, told: Told, opening: Opening, further: Mapping[str, Any] | None
 ) -> None:
     """Ends a call's span at the call's true end, with a child for each attempt.
 
-    `opened` is the model it was named after.
+    `further` is what the engine does not know of the call.
     """
     try:
-        span.set_attributes(attributes)
-        if record.model and record.model != opened:
-            span.update_name(f"{record.operation} {record.model}")
-        if record.error is not None:
+        attributes, name, failed = opening.answered(bytes(told.who))
+        span.set_attributes(
+            {**attributes, **told.attributes}
+            if further is None
+            else {**attributes, **further, **told.attributes}
+        )
+        if name is not None:
+            span.update_name(name)
+        if failed:
             span.set_status(_ERROR)
-        for number, attempt in enumerate(record.attempts):
-            _attempt(tracer, context, record, number, attempt)
+        start = tracer.start_span
+        for attempt in told.attempts:
+            text = bytes(attempt.where)
+            name, attributes, failed = _sent.get(text) or _learn(text)
+            child = start(
+                name, context, CLIENT, {**attributes, **attempt.attributes}, start_time=attempt.began
+            )
+            if failed:
+                child.set_status(_ERROR)
+            child.end(attempt.ended)
     finally:
-        span.end(nanoseconds(record.started + record.duration))
+        span.end(told.ended)
 
 
-def _attempt(tracer: Any, context: Any, record: CallRecord, number: int, attempt: CallAttempt) -> None:
-    attributes: dict[str, Any] = {
-        attribute: value
-        for attribute, value in zip(_attempt_names, _read_attempt(attempt), strict=False)
-        if value is not None and value != ""
+def _learn(text: bytes) -> tuple[str, dict[str, Any], bool]:
+    where = decode_where(text)
+    said = {
+        names.DEPLOYMENT: where.deployment,
+        names.PROVIDER_NAME: where.provider,
+        names.REQUEST_MODEL: where.model,
+        names.REGION: where.region,
+        names.SERVER_ADDRESS: where.server_address,
+        names.SERVER_PORT: where.server_port,
+        names.ERROR_TYPE: where.error,
     }
-    name = names.ATTEMPT_SPAN
-    if attempt.server_address is not None:
-        name = attributes[names.HTTP_REQUEST_METHOD] = names.POST
-        if number:
-            resent = sum(one.deployment == attempt.deployment for one in record.attempts[:number])
-            if resent:
-                attributes[names.HTTP_REQUEST_RESEND_COUNT] = resent
-    began = nanoseconds(record.started + attempt.started)
-    span = tracer.start_span(name, context, CLIENT, attributes, start_time=began)
-    if attempt.error is not None:
-        span.set_status(_ERROR)
-    span.end(max(began, nanoseconds(record.started + attempt.ended)))
+    name = names.ATTEMPT_SPAN if where.server_address is None else names.POST
+    found = name, {name: value for name, value in said.items() if value}, where.error is not None
+    _keep(_sent, text, found)
+    return found
 
 
-def call_attributes(record: CallRecord, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What a call's span says of the whole call."""
-    attributes: dict[str, Any] = {
-        attribute: value
-        for attribute, value in zip(_call_names, _read_call(record), strict=False)
-        if value is not None and value != ""
-    }
-    _asked(attributes, record, fields)
-    _answered(attributes, record)
-    if record.attempts:
-        _sent(attributes, record.attempts)
-    if record.cached:
-        attributes[names.CACHED] = True
-    if record.adjusted:
-        attributes[names.ADJUSTED] = record.adjusted
-    route = record.route
-    if route is not None:
-        attributes[names.POLICY] = route.policy
-        if route.notes:
-            attributes[names.NOTES] = route.notes
-    if record.error is not None:
-        attributes[names.ERROR_TYPE] = record.error.kind
-    return attributes
-
-
-def _asked(attributes: dict[str, Any], record: CallRecord, fields: Mapping[str, Any]) -> None:
-    parameters = record.parameters
-    given = zip(_parameter_names, _read_parameters(parameters), strict=False)
-    attributes.update([one for one in given if one[1] is not None])
-    if parameters.stop:
-        attributes[names.REQUEST_STOP_SEQUENCES] = parameters.stop
-    if fields.get("response_format") is not None or parameters.output_type != "text":
-        attributes[names.OUTPUT_TYPE] = parameters.output_type
-    if parameters.service_tier is not None:
-        openai = record.provider == _OPENAI
-        attribute = names.OPENAI_REQUEST_SERVICE_TIER if openai else names.REQUEST_SERVICE_TIER
-        attributes[attribute] = parameters.service_tier
-    attributes[names.REQUEST_MESSAGES] = parameters.messages
-    attributes[names.REQUEST_PROMPT_BYTES] = parameters.prompt_len
-    if parameters.tools:
-        attributes[names.REQUEST_TOOLS] = parameters.tools
+def aside(fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the engine's record does not say of a request: it is in its fields."""
+    said: dict[str, Any] = {}
+    if fields.get("response_format") is not None:
+        # The engine says so where it is JSON.
+        said[names.OUTPUT_TYPE] = "text"
     extra = fields.get("extra")
     if isinstance(extra, Mapping):
-        _asked_aside(attributes, extra)  # pyright: ignore[reportUnknownArgumentType]
+        _of_openai(said, extra)  # pyright: ignore[reportUnknownArgumentType]
+    return said or None
 
 
-def _asked_aside(attributes: dict[str, Any], extra: Mapping[str, Any]) -> None:
+def _of_openai(said: dict[str, Any], extra: Mapping[str, Any]) -> None:
     """What only OpenAI's own fields say."""
     choices = extra.get("n")
     if isinstance(choices, int) and choices != 1:
-        attributes[names.REQUEST_CHOICE_COUNT] = choices
+        said[names.REQUEST_CHOICE_COUNT] = choices
     conversation = extra.get("conversation")
     if isinstance(conversation, Mapping):
         conversation = conversation.get("id")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     if isinstance(conversation, str):
-        attributes[names.CONVERSATION_ID] = conversation
-
-
-def _answered(attributes: dict[str, Any], record: CallRecord) -> None:
-    if record.finish_reason is not None:
-        attributes[names.RESPONSE_FINISH_REASONS] = (record.finish_reason,)
-    if record.service_tier is not None:
-        openai = record.provider == _OPENAI
-        attribute = names.OPENAI_RESPONSE_SERVICE_TIER if openai else names.RESPONSE_SERVICE_TIER
-        attributes[attribute] = record.service_tier
-    usage = record.usage
-    if usage is not None:
-        attributes[names.USAGE_INPUT_TOKENS] = usage.input_tokens
-        attributes[names.USAGE_OUTPUT_TOKENS] = usage.output_tokens
-        counts = zip(_usage_names, _read_usage(usage), strict=False)
-        attributes.update([one for one in counts if one[1]])
-    if record.streamed:
-        attributes[names.CHUNKS] = record.chunks
-
-
-def _sent(attributes: dict[str, Any], attempts: list[CallAttempt]) -> None:
-    """How often a request was sent again or elsewhere, and after what."""
-    retries: list[str] = []
-    fallbacks: list[str] = []
-    before = ""
-    for attempt in attempts:
-        if attempt.cause in {"retry", "resend"}:
-            retries.append(before)
-        elif attempt.cause == "fallback":
-            fallbacks.append(before)
-        before = attempt.error or ""
-    attributes[names.RETRIES] = len(retries)
-    attributes[names.FALLBACKS] = len(fallbacks)
-    if retries:
-        attributes[names.RETRY_REASONS] = retries
-    if fallbacks:
-        attributes[names.FALLBACK_REASONS] = fallbacks
+        said[names.CONVERSATION_ID] = conversation

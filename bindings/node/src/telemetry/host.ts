@@ -24,7 +24,8 @@ let loaded: Api | null | undefined;
 
 /** OpenTelemetry's API: this package's neighbour, else the program's. `null` when there is none. */
 export function api(): Api | null {
-  loaded ??= load();
+  // Looked for once, also where there is none: that costs, and is a warning.
+  if (loaded === undefined) loaded = load();
   return loaded;
 }
 

@@ -3,6 +3,7 @@
 import type { Attributes } from "@opentelemetry/api";
 
 import { begin } from "../calls";
+import { parse, stringify } from "../exact";
 import { native } from "../native";
 import type { JsonObject } from "../types";
 import * as names from "./names";
@@ -46,7 +47,7 @@ export function content(
   answer: string | undefined,
   telemetry: TelemetryOptions | undefined,
 ): Attributes {
-  const asked = JSON.parse(begin(native.neutral(request))) as {
+  const asked = parse(begin(native.neutral(request))) as {
     system?: readonly Block[];
     messages?: readonly Message[];
     tools?: readonly JsonObject[];
@@ -60,7 +61,7 @@ export function content(
     ),
   };
   if (answer !== undefined) {
-    const { message, finish_reason: reason = "other" } = JSON.parse(answer) as {
+    const { message, finish_reason: reason = "other" } = parse(answer) as {
       message?: Message;
       finish_reason?: string;
     };
@@ -141,7 +142,7 @@ function media(block: Block): JsonObject {
 
 function parsed(text: string): unknown {
   try {
-    return text.trim() ? JSON.parse(text) : {};
+    return text.trim() ? parse(text) : {};
   } catch {
     return text;
   }
@@ -149,16 +150,16 @@ function parsed(text: string): unknown {
 
 /** A value as JSON of at most so many bytes, and whether it was cut: texts, then the oldest entries. */
 function fitted(value: readonly object[], most: number): { text: string; cut: boolean } {
-  const whole = JSON.stringify(value);
+  const whole = stringify(value);
   if (Buffer.byteLength(whole) <= most) return { text: whole, cut: false };
   for (let limit = most; limit > 0; limit = Math.floor(limit / 2)) {
-    const text = JSON.stringify(shortened(value, limit));
+    const text = stringify(shortened(value, limit));
     if (Buffer.byteLength(text) <= most) return { text, cut: true };
   }
   let bare = shortened(value, 0) as readonly object[];
   while (bare.length > 0) {
     bare = bare.slice(Math.floor((bare.length + 1) / 2));
-    const text = JSON.stringify(bare);
+    const text = stringify(bare);
     if (bare.length > 0 && Buffer.byteLength(text) <= most) return { text, cut: true };
   }
   return { text: "", cut: true };

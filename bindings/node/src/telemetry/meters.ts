@@ -1,14 +1,12 @@
 // Metrics made of calls' records, with the host's meter.
 
-import type { Attributes, Context, Counter, Histogram, MeterProvider, ObservableResult } from "@opentelemetry/api";
+import type { Attributes, Context, Counter, Histogram, MeterProvider } from "@opentelemetry/api";
 
 import { isKind } from "../errors";
-import { SPEND } from "../names";
 import { native } from "../native";
-import type { Spend } from "../types";
 import * as names from "./names";
-import type { Observer } from "./observer";
 import type { CallAttempt, CallRecord } from "./record";
+import { Names, OTHER, States } from "./states";
 
 /** The kinds of tokens and where a record has them. */
 const KINDS = [
@@ -19,16 +17,12 @@ const KINDS = [
   ["reasoning", "reasoningOutputTokens"],
 ] as const;
 
-interface State {
-  readonly deployment: string;
-  readonly circuit?: string;
-  readonly waiting?: number;
-  readonly in_flight?: number;
-}
+/** How many names a meter knows of each kind. */
+const MOST = { models: 256, deployments: 256, budgets: 64 } as const;
 
 /** An error's kind as a label: what a provider of one's own says may be anything. */
 function kindOf(error: string): string {
-  return isKind(error) ? error : "other";
+  return isKind(error) ? error : OTHER;
 }
 
 /** Labels with something in them. */
@@ -37,10 +31,6 @@ function labels(pairs: readonly (readonly [string, string | undefined])[]): Attr
   for (const [name, value] of pairs) if (value) found[name] = value;
   return found;
 }
-
-const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
-const most = (values: readonly number[]): number => Math.max(...values);
-const circuit = (state: State): number => names.CIRCUIT_STATES[state.circuit ?? "closed"] ?? 0;
 
 /** Everything that calls add to, and what is read of clients when metrics are collected. */
 export class Instruments {
@@ -56,7 +46,14 @@ export class Instruments {
   readonly #tokens: Counter;
   readonly #hits: Counter;
   readonly #misses: Counter;
-  #watched: WeakRef<Observer>[] = [];
+  readonly #canaryCalls: Counter;
+  readonly #canaryDuration: Histogram;
+  readonly #folded: Counter;
+  readonly #models = new Names(MOST.models);
+  readonly #answered = new Names(MOST.models);
+  readonly #deployments = new Names(MOST.deployments);
+  /** What is read of clients. */
+  readonly states: States;
 
   constructor(provider: MeterProvider) {
     const meter = provider.getMeter(names.SCOPE, native.version, { schemaUrl: names.SCHEMA_URL });
@@ -64,12 +61,6 @@ export class Instruments {
       meter.createHistogram(name, { unit, description, advice: { explicitBucketBoundaries: [...buckets] } });
     const counter = ({ name, unit, description }: names.Metric): Counter =>
       meter.createCounter(name, { unit, description });
-    const gauge = (
-      { name, unit, description }: names.Metric,
-      read: (result: ObservableResult) => void | Promise<void>,
-    ): void => {
-      meter.createObservableGauge(name, { unit, description }).addCallback(read);
-    };
     this.#duration = histogram(names.OPERATION_DURATION);
     this.#usage = histogram(names.TOKEN_USAGE);
     this.#firstChunk = histogram(names.TIME_TO_FIRST_CHUNK);
@@ -82,30 +73,22 @@ export class Instruments {
     this.#tokens = counter(names.TOKENS);
     this.#hits = counter(names.CACHE_HITS);
     this.#misses = counter(names.CACHE_MISSES);
-    // Clients of their own with a deployment of the same name: their calls add up, circuits do not.
-    gauge(names.CIRCUIT_STATE, (result) => this.#states(result, circuit, most, most));
-    gauge(names.QUEUE_DEPTH, (result) => this.#states(result, (state) => state.waiting ?? 0, most, sum));
-    gauge(names.IN_FLIGHT, (result) => this.#states(result, (state) => state.in_flight ?? 0, sum, sum));
-    gauge(names.BUDGET_SPENT, (result) => this.#budgets(result, "spent"));
-    gauge(names.BUDGET_LIMIT, (result) => this.#budgets(result, "limit"));
-  }
-
-  /** Its engine's state is read when metrics are collected, for as long as it lives. */
-  watch(observer: Observer): void {
-    this.#watched = this.#watched.filter((other) => other.deref() !== undefined);
-    if (!this.#watched.some((other) => other.deref() === observer)) this.#watched.push(new WeakRef(observer));
+    this.#canaryCalls = counter(names.CANARY_CALLS);
+    this.#canaryDuration = histogram(names.CANARY_DURATION);
+    this.#folded = counter(names.LABELS_FOLDED);
+    this.states = new States(meter, this.#deployments, new Names(MOST.budgets));
   }
 
   /** Counts a call, in the context it was made in. */
   record(record: CallRecord, context: Context): void {
     const spent = labels([
-      [names.DEPLOYMENT, record.deployment],
+      [names.DEPLOYMENT, this.#deployments.label(record.deployment)],
       [names.PROVIDER_NAME, record.provider],
-      [names.REQUEST_MODEL, record.modelLabel],
+      [names.REQUEST_MODEL, this.#models.label(record.modelLabel)],
     ]);
     const asked = record.error === undefined ? spent : { ...spent, [names.ERROR_TYPE]: kindOf(record.error.kind) };
     const call: Attributes = { [names.OPERATION_NAME]: record.operation, ...asked };
-    if (record.responseModelLabel) call[names.RESPONSE_MODEL] = record.responseModelLabel;
+    if (record.responseModelLabel) call[names.RESPONSE_MODEL] = this.#answered.label(record.responseModelLabel);
     this.#duration.record(record.duration, call, context);
     this.#latency.record(record.duration * 1000, asked, context);
     if (record.firstChunk !== undefined) this.#firstChunk.record(record.firstChunk, call, context);
@@ -124,13 +107,32 @@ export class Instruments {
       if (record.cost) this.#spend.add(record.cost, spent, context);
     }
     this.#sent(record.attempts, context);
+    this.#besides(record, call, context);
+  }
+
+  /** What few calls have: a canary that they compare, names that are one too many. */
+  #besides(record: CallRecord, call: Attributes, context: Context): void {
+    const [first] = record.attempts;
+    if (record.route?.arm !== undefined && first !== undefined) {
+      // How the first request ended, as the canary's guard sees it.
+      const of: Attributes = { [names.ARM]: record.route.arm };
+      if (first.error) of[names.ERROR_TYPE] = kindOf(first.error);
+      this.#canaryCalls.add(1, of, context);
+      this.#canaryDuration.record(first.duration, of, context);
+    }
+    const { [names.REQUEST_MODEL]: model, [names.RESPONSE_MODEL]: answered } = call;
+    // A call that the engine has refused has a model and no label.
+    if ((model && model !== record.model) || (answered && answered !== record.responseModel)) {
+      this.#folded.add(1, {}, context);
+    }
   }
 
   #sent(attempts: readonly CallAttempt[], context: Context): void {
     let before: CallAttempt | undefined;
     for (const attempt of attempts) {
+      const deployment = this.#deployments.label(attempt.deployment);
       const of = labels([
-        [names.DEPLOYMENT, attempt.deployment],
+        [names.DEPLOYMENT, deployment],
         [names.PROVIDER_NAME, attempt.provider],
         [names.REGION, attempt.region],
       ]);
@@ -138,44 +140,15 @@ export class Instruments {
       this.#attempt.record(Math.max(0, attempt.ended - (attempt.started ?? 0)), of, context);
       const why = before?.error ? { [names.ERROR_TYPE]: kindOf(before.error) } : {};
       if (attempt.cause === "retry" || attempt.cause === "resend") {
-        this.#retries.add(1, { [names.DEPLOYMENT]: attempt.deployment, ...why }, context);
+        this.#retries.add(1, { [names.DEPLOYMENT]: deployment, ...why }, context);
       } else if (attempt.cause === "fallback") {
-        const between = { [names.FROM]: before?.deployment, [names.TO]: attempt.deployment };
+        const between = labels([
+          [names.FROM, before && this.#deployments.label(before.deployment)],
+          [names.TO, deployment],
+        ]);
         this.#fallbacks.add(1, { ...between, ...why }, context);
       }
       before = attempt;
-    }
-  }
-
-  #observers(): Observer[] {
-    return this.#watched.map((observer) => observer.deref()).filter((observer) => observer !== undefined);
-  }
-
-  /** A number of each deployment: `within` a client, of several models or keys of it, and `between` clients. */
-  #states(
-    result: ObservableResult,
-    read: (state: State) => number,
-    within: (values: readonly number[]) => number,
-    between: (values: readonly number[]) => number,
-  ): void {
-    const found = new Map<string, number[]>();
-    for (const observer of this.#observers()) {
-      const own = new Map<string, number[]>();
-      for (const state of observer.engine.states() as readonly State[]) {
-        own.set(state.deployment, [...(own.get(state.deployment) ?? []), read(state)]);
-      }
-      for (const [name, values] of own) found.set(name, [...(found.get(name) ?? []), within(values)]);
-    }
-    for (const [name, values] of found) result.observe(between(values), { [names.DEPLOYMENT]: name });
-  }
-
-  async #budgets(result: ObservableResult, field: "spent" | "limit"): Promise<void> {
-    for (const observer of this.#observers()) {
-      // Closed, or the budgets' file cannot be read: then there is nothing to tell.
-      const spend = await observer.engine.spend<Spend>(SPEND).catch(() => undefined);
-      for (const budget of spend?.budgets ?? []) {
-        result.observe(Number(budget[field]), { [names.BUDGET]: `${budget.scope}/${budget.per}` });
-      }
     }
   }
 }

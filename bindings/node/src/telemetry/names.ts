@@ -73,6 +73,8 @@ export const FROM = "liter_llm.from";
 export const TO = "liter_llm.to";
 export const BUDGET = "liter_llm.budget";
 export const NOTICE = "liter_llm.notice";
+export const ARM = "liter_llm.arm";
+export const OUTCOME = "liter_llm.outcome";
 export const TOKEN_KIND = "liter_llm.token_type";
 export const CHAT = "chat";
 export const TOOL_IS_FUNCTION = "function";
@@ -154,6 +156,37 @@ export const CACHE_MISSES: Metric = {
   name: "liter_llm.cache.misses",
   unit: "{call}",
   description: "Calls of clients with a response cache that were not answered from it.",
+};
+export const CANARY_CALLS: Metric = {
+  name: "liter_llm.canary.calls",
+  unit: "{call}",
+  description: "Calls that compare a canary with the other deployments.",
+};
+export const CANARY_DURATION: Metric = {
+  name: "liter_llm.canary.duration",
+  unit: "s",
+  description: "How long the first requests of such calls took.",
+  buckets: SECONDS,
+};
+export const CANARY_ROLLED_BACK: Metric = {
+  name: "liter_llm.canary.rolled_back",
+  unit: "1",
+  description: "Whether a canary was rolled back: 0 or 1.",
+};
+export const MIRROR_CALLS: Metric = {
+  name: "liter_llm.mirror.calls",
+  unit: "{call}",
+  description: "Copies of calls, by what came of them.",
+};
+export const RECORDS_DROPPED: Metric = {
+  name: "liter_llm.records.dropped",
+  unit: "{record}",
+  description: "Records that found their queue full.",
+};
+export const LABELS_FOLDED: Metric = {
+  name: "liter_llm.labels.folded",
+  unit: "{call}",
+  description: "Calls with a label that was folded into `other`.",
 };
 export const CIRCUIT_STATE: Metric = {
   name: "liter_llm.circuit.state",

@@ -1,12 +1,11 @@
 // One call that is observed: its span, its record, and what is made of them when it is over.
 
 import type { Attributes, Context, Span, Tracer } from "@opentelemetry/api";
-import { begin } from "../calls";
+import { Recording } from "../cancelled";
 import type { Engine } from "../engine";
 import { LiterLlmError } from "../errors";
-import { type Kept, native } from "../native";
+import { readExact, stringify } from "../exact";
 import type { Encoded } from "../requests";
-import type { JsonObject } from "../types";
 import { api } from "./host";
 import { content } from "./messages";
 import type { Instruments } from "./meters";
@@ -21,7 +20,7 @@ export class Observed {
   /** The request to send; with the trace's headers where they are to go along. */
   request: string;
   /** What the engine is given to record the call; `undefined` when no record is wanted. */
-  recorder: Kept<"recorder"> | undefined;
+  recording: Recording | undefined;
   readonly #observer: Observer;
   readonly #streamed: boolean;
   readonly #tracer: Tracer | undefined;
@@ -34,6 +33,8 @@ export class Observed {
   #opened: Attributes = {};
   #began = 0;
   #ended = false;
+  /** What has come of a stream: for its end with the process, when nobody else is there to tell. */
+  #partial: (() => string | undefined) | undefined;
 
   constructor(
     observer: Observer,
@@ -67,8 +68,7 @@ export class Observed {
 
   #start(): void {
     const context = this.#context;
-    if (context === undefined) return;
-    if (this.#tracer !== undefined) {
+    if (context !== undefined && this.#tracer !== undefined) {
       const model = this.#asked().model;
       const { name, attributes } = this.#observer.opening(typeof model === "string" ? model : "", this.#streamed);
       this.#opened = attributes;
@@ -76,10 +76,19 @@ export class Observed {
       this.#context = api()?.trace.setSpan(context, span) ?? context;
       if (span.isRecording()) this.#span = span;
     }
-    if (this.#observer.telemetry?.propagateTrace) this.#propagate();
-    if (this.#span !== undefined || this.#instruments !== undefined) {
+    if (context !== undefined && this.#observer.telemetry?.propagateTrace) {
+      try {
+        this.#propagate();
+      } catch (error) {
+        // The span has begun, and is to end.
+        trouble("a trace could not be told to the provider", error);
+      }
+    }
+    if (this.#span !== undefined || this.#instruments !== undefined || this.#observer.logs?.ofCalls) {
       this.#began = Date.now() / 1000;
-      this.recorder = begin(native.recorder()) as Kept<"recorder">;
+      this.recording = new Recording();
+      if (open.size === 0) listenToEnd();
+      open.add(this);
     }
   }
 
@@ -87,13 +96,12 @@ export class Observed {
     const headers: Record<string, string> = {};
     api()?.propagation.inject(this.#context as Context, headers);
     if (Object.keys(headers).length === 0) return;
-    const fields = JSON.parse(this.request) as Record<string, unknown>;
+    const fields = readExact<Fields>(this.request);
     const own = (fields.headers as Record<string, string> | null | undefined) ?? {};
     const known = new Set(Object.keys(own).map((name) => name.toLowerCase()));
     // What the caller has written himself stays.
     const added = Object.entries(headers).filter(([name]) => !known.has(name.toLowerCase()));
-    fields.headers = { ...Object.fromEntries(added), ...own };
-    this.request = JSON.stringify(fields);
+    this.request = stringify({ ...fields, headers: { ...Object.fromEntries(added), ...own } });
   }
 
   /** Makes the call. */
@@ -107,42 +115,72 @@ export class Observed {
       this.end(undefined, () => json);
       return read(json, raw);
     };
-    return engine.generate(this.request, answered, signal, this.recorder).catch((error: unknown) => {
+    return engine.generate(this.request, answered, signal, this.recording).catch((error: unknown) => {
       this.end(error);
       throw error;
     });
   }
 
-  /** Ends the call when nobody has the stream any more. */
-  endWith(stream: object): void {
+  /** Ends the call when nobody has the stream any more; `partial` gives what has come, without holding the stream. */
+  endWith(stream: object, partial: () => string | undefined): void {
+    this.#partial = partial;
     forgotten.register(stream, this);
+  }
+
+  /** The process, or the worker, ends: nobody will read on. */
+  leave(): void {
+    this.end(undefined, this.#partial);
   }
 
   /** The call is over: `error` is why it failed, `answer` gives what has come, when that is to be recorded. */
   end(error?: unknown, answer?: () => string | undefined): void {
     if (this.#ended) return;
     this.#ended = true;
+    if (open.delete(this) && open.size === 0) listenNoMore();
     try {
-      if (this.recorder !== undefined) this.#finish(this.recorder, error, answer);
+      if (this.recording !== undefined) this.#finish(this.recording, error, answer);
     } catch (failure) {
       trouble("a call could not be recorded", failure);
     }
     this.#observer.tell();
   }
 
-  #finish(recorder: Kept<"recorder">, error: unknown, answer: (() => string | undefined) | undefined): void {
-    const json = begin(native.recorded(recorder));
-    const record = json === undefined ? this.#unbegun(error) : readRecord(JSON.parse(json) as JsonObject);
+  #finish(recording: Recording, error: unknown, answer: (() => string | undefined) | undefined): void {
+    const border = recording.read();
+    const record = border === undefined ? this.#unbegun(error) : readRecord(border);
     const context = this.#context as Context;
-    if (this.#span !== undefined && this.#tracer !== undefined) {
-      const attributes = callAttributes(record, this.#asked());
-      for (const [name, value] of Object.entries(this.#opened)) if (attributes[name] === value) delete attributes[name];
-      if (this.#observer.recordsContent) {
-        Object.assign(attributes, content(this.request, answer?.(), this.#observer.telemetry));
+    try {
+      if (this.#span !== undefined && this.#tracer !== undefined) {
+        finish(this.#tracer, this.#span, context, record, this.#attributes(record, answer));
       }
-      finish(this.#tracer, this.#span, context, record, attributes);
+    } catch (failure) {
+      // A processor of the host's; the call still counts.
+      trouble("a span could not be ended", failure);
     }
-    this.#instruments?.record(record, context);
+    try {
+      this.#instruments?.record(record, context);
+    } catch (failure) {
+      trouble("a call could not be counted", failure);
+    }
+    try {
+      this.#observer.logs?.tell(record);
+    } catch (failure) {
+      trouble("the logger failed", failure);
+    }
+  }
+
+  #attributes(record: CallRecord, answer: (() => string | undefined) | undefined): Attributes {
+    const attributes = callAttributes(record, this.#asked());
+    for (const [name, value] of Object.entries(this.#opened)) if (attributes[name] === value) delete attributes[name];
+    if (this.#observer.recordsContent) {
+      try {
+        Object.assign(attributes, content(this.request, answer?.(), this.#observer.telemetry));
+      } catch (failure) {
+        // The span says the rest.
+        trouble("prompt and answer could not be recorded", failure);
+      }
+    }
+    return attributes;
   }
 
   /** The record of a call that the engine refused, or that nobody began to read. */
@@ -154,6 +192,29 @@ export class Observed {
       error: error instanceof LiterLlmError ? error.kind : "cancelled",
     });
   }
+}
+
+/** Calls that are under way, and streams that are read or may be. */
+const open = new Set<Observed>();
+
+/** Nobody reads on: what is open ends as given up. */
+function endOpen(): void {
+  for (const observed of [...open]) observed.leave();
+}
+
+/**
+ * `exit` is the last moment, also after `process.exit`. When nothing more is to happen (`beforeExit`), streams that are left
+ * half read end a moment earlier, so that exporters that work asynchronously can still send their spans. Both before the
+ * program's own listeners, which may be the ones that flush. There is a listener only while something is open.
+ */
+function listenToEnd(): void {
+  process.prependListener("beforeExit", endOpen);
+  process.prependListener("exit", endOpen);
+}
+
+function listenNoMore(): void {
+  process.off("beforeExit", endOpen);
+  process.off("exit", endOpen);
 }
 
 /** Ends the calls of streams that nobody has any more. */

@@ -7,31 +7,34 @@ import { native } from "../native";
 import type { Encoded } from "../requests";
 import type { CallHook } from "./hooks";
 import { api, registered } from "./host";
+import type { Logs, Notice } from "./logs";
 import type { Instruments } from "./meters";
 import type { Observed } from "./observed";
-import { checked, type Logger, type ObservedBy, recordsContent, type TelemetryOptions } from "./options";
+import {
+  checked,
+  LOG_VARIABLE,
+  type Logger,
+  type LogLevel,
+  type ObservedBy,
+  recordsContent,
+  type TelemetryOptions,
+} from "./options";
 import type { CallRecord } from "./record";
 import type { Place } from "./spans";
 
 // What makes records, spans and metrics is loaded when the first one is wanted.
 const hooks = (): typeof import("./hooks") => require("./hooks") as typeof import("./hooks");
+const logs = (): typeof import("./logs") => require("./logs") as typeof import("./logs");
 const meters = (): typeof import("./meters") => require("./meters") as typeof import("./meters");
 const names = (): typeof import("./names") => require("./names") as typeof import("./names");
 const observed = (): typeof import("./observed") => require("./observed") as typeof import("./observed");
 const spans = (): typeof import("./spans") => require("./spans") as typeof import("./spans");
+const states = (): typeof import("./states") => require("./states") as typeof import("./states");
+/** Whether any meter has been given instruments. */
+let metering = false;
 
 /** How many openings of spans are kept: one for each model that calls have named. */
 const MOST_OPENINGS = 64;
-
-/** A notice of the engine's. */
-interface Notice {
-  readonly kind: string;
-  readonly level: string;
-  readonly at: number;
-  readonly deployment?: string;
-  readonly detail?: string;
-  readonly left_out?: number;
-}
 
 /** What is observed of the calls through one engine. */
 export class Observer {
@@ -39,6 +42,9 @@ export class Observer {
   readonly #own: TelemetryOptions | undefined;
   readonly #inherited: Observer | undefined;
   readonly logger: Logger | undefined;
+  readonly logLevel: LogLevel | undefined;
+  /** Who is told of calls; `undefined`: nobody. */
+  readonly logs: Logs | undefined;
   /** What the configuration file says; what was given in code beats it. */
   #filed: TelemetryOptions | undefined;
   /** Whether it is enough to look whether the host has set a provider. */
@@ -54,14 +60,18 @@ export class Observer {
   #instruments: Instruments | undefined;
 
   constructor(engine: Engine, by: ObservedBy, inherited?: Observer) {
-    const { telemetry, logger } = checked(by);
+    const { telemetry, logger, logLevel } = checked(by);
     this.engine = engine;
     this.#own = telemetry;
     this.#inherited = inherited;
     this.logger = logger ?? inherited?.logger;
+    this.logLevel = logLevel ?? inherited?.logLevel;
+    if (this.logger !== undefined || process.env[LOG_VARIABLE]) {
+      this.logs = logs().Logs.of(this.logger, this.logLevel);
+    }
     this.#root = inherited?.root;
     this.#plain =
-      this.logger === undefined &&
+      this.logs === undefined &&
       this.telemetry?.tracerProvider === undefined &&
       this.telemetry?.meterProvider === undefined;
   }
@@ -94,7 +104,7 @@ export class Observer {
       const on = this.telemetry?.enabled !== false;
       const tracer = on ? this.#findTracer() : undefined;
       const instruments = on ? this.#findInstruments() : undefined;
-      if (tracer === undefined && instruments === undefined && this.logger === undefined) return undefined;
+      if (tracer === undefined && instruments === undefined && this.logs === undefined) return undefined;
       return new (observed().Observed)(this, encoded, streamed, tracer, instruments);
     } catch (error) {
       trouble("a call could not be observed", error);
@@ -118,7 +128,8 @@ export class Observer {
     if (provider === undefined || api() === null) return undefined;
     if (provider !== this.#meterProvider) {
       this.#instruments = meters().instrumentsOf(provider);
-      this.#instruments.watch(this.root);
+      metering = true;
+      this.#instruments.states.watch(this.root);
       this.#meterProvider = provider;
     }
     return this.#instruments;
@@ -136,18 +147,11 @@ export class Observer {
     return found;
   }
 
-  /** Tells the logger what the engine has noticed since the last look: next to nothing when that is nothing. */
+  /** Logs what the engine has noticed since the last look: next to nothing when that is nothing. */
   tell(): void {
-    const logger = this.logger;
-    if (logger === undefined) return;
+    if (this.logs === undefined) return;
     try {
-      for (const notice of this.engine.notices() as readonly Notice[]) {
-        const { kind, level, at, deployment, detail, left_out: leftOut } = notice;
-        const about = [deployment, detail].filter(Boolean).join(": ");
-        const more = leftOut ? ` (${leftOut} more since the last time)` : "";
-        const facts = { notice: kind, deployment, detail, leftOut: leftOut ?? 0, at };
-        logger[level === "info" ? "info" : "warn"](`${kind.replaceAll("_", " ")}: ${about}${more}`, facts);
-      }
+      this.logs.notify(this.engine.notices() as readonly Notice[]);
     } catch (error) {
       // The client may be closed by now; a logger that fails must not break the call.
       if ((error as { kind?: string }).kind !== "cancelled") trouble("the logger failed", error);
@@ -164,6 +168,8 @@ export class Observer {
   /** There will be no more calls. */
   close(): void {
     this.tell();
+    // There, too, where only others that share its engine have counted.
+    if (metering) states().leave(this.root);
     for (const hook of [...this.#hooks]) hook.close();
   }
 }

@@ -42,19 +42,37 @@ export interface TelemetryOptions {
   readonly meterProvider?: MeterProviderLike | undefined;
 }
 
-/** Who is told what an operator should hear of: `console`, or a logger of your own. */
+/** How much is logged: lines of this level and of those after it. */
+export type LogLevel = "debug" | "info" | "warning" | "error";
+
+/**
+ * Who is told what an operator should hear of: `console`, or a logger of your own. Each line has its facts under the names
+ * of OpenTelemetry's attributes, and as `logger` what it is about.
+ */
 export interface Logger {
   warn(message: string, facts: Readonly<Record<string, unknown>>): void;
   info(message: string, facts: Readonly<Record<string, unknown>>): void;
+  /** Needed for `logLevel: "debug"`. */
+  debug?(message: string, facts: Readonly<Record<string, unknown>>): void;
 }
 
 /** What is observed of a client's calls. */
 export interface ObservedBy {
   /** What OpenTelemetry is given of its calls. */
   readonly telemetry?: TelemetryOptions | undefined;
-  /** Told of circuits that open and close, budgets that are reached and canaries that are rolled back. Default nobody. */
+  /**
+   * Told of circuits, budgets and canaries, of retries and fallbacks, and at `debug` of each call and request with its
+   * times. Never of prompts, answers and keys. Default nobody; `LITER_LLM_LOG` has lines written to standard error besides.
+   */
   readonly logger?: Logger | undefined;
+  /** What the logger is told: `warning`, `info` (retries and fallbacks too) or `debug` (every call). Default `info`. */
+  readonly logLevel?: LogLevel | undefined;
 }
+
+/** The levels, the one with the most lines first. */
+export const LOG_LEVELS: readonly LogLevel[] = ["debug", "info", "warning", "error"];
+/** The environment's word: lines from this level on go to standard error. */
+export const LOG_VARIABLE = "LITER_LLM_LOG";
 
 type Check = (value: unknown) => boolean;
 const has = (method: string): Check => {
@@ -75,7 +93,7 @@ const CHECKS = new Map<string, readonly [Check, string]>([
 ]);
 
 /** @throws {ConfigError} Something is unknown or out of range; `param` names the option. */
-export function checked({ telemetry, logger }: ObservedBy): ObservedBy {
+export function checked({ telemetry, logger, logLevel }: ObservedBy): ObservedBy {
   if (telemetry !== undefined && (typeof telemetry !== "object" || telemetry === null)) {
     throw new ConfigError("`telemetry`: must be an object with options", { param: "telemetry" });
   }
@@ -90,7 +108,13 @@ export function checked({ telemetry, logger }: ObservedBy): ObservedBy {
   if (logger !== undefined && !(has("warn")(logger) && has("info")(logger))) {
     throw new ConfigError("`logger`: must have `warn` and `info`", { param: "logger" });
   }
-  return { telemetry: telemetry && Object.freeze({ ...telemetry }), logger };
+  if (logLevel !== undefined && !LOG_LEVELS.includes(logLevel)) {
+    throw new ConfigError(`\`logLevel\`: must be one of ${LOG_LEVELS.join(", ")}`, { param: "logLevel" });
+  }
+  if (logger !== undefined && logLevel === "debug" && !has("debug")(logger)) {
+    throw new ConfigError("`logger`: must have `debug` too, to be told of `debug`", { param: "logger" });
+  }
+  return { telemetry: telemetry && Object.freeze({ ...telemetry }), logger, logLevel };
 }
 
 /** Whether prompts and answers are recorded, the environment's word included. */

@@ -60,6 +60,17 @@ export interface CallRoute {
   readonly notes?: readonly string[];
 }
 
+/** Times between pieces of a long stream: not each, but how many of which length. */
+export interface CallGaps {
+  /**
+   * How many were at most 0.01, 0.02, 0.04, ... 81.92 seconds long, and longer than the bound before; the last number is
+   * of those that were longer than all.
+   */
+  readonly buckets: readonly number[];
+  /** Their sum. */
+  readonly seconds: number;
+}
+
 /** One call, beginning to end. Times are in seconds; what is absent is `undefined`. */
 export interface CallRecord {
   /** What was done: `chat`, or the operation's name. */
@@ -111,8 +122,10 @@ export interface CallRecord {
   readonly firstChunk?: number;
   /** How many pieces a streamed answer had. */
   readonly chunks: number;
-  /** The time between one piece of a streamed answer and the next. */
+  /** The time between one piece of a streamed answer and the next; of the first 1,024. */
   readonly chunkSeconds: readonly number[];
+  /** Those after that, counted; `undefined` when there were none. */
+  readonly chunkRest?: CallGaps;
   /** What was sent, oldest first. */
   readonly attempts: readonly CallAttempt[];
 }
@@ -132,6 +145,7 @@ const RECORD = new Table(
     error: new Table("kind status code before_send"),
     route: new Table("policy arm notes"),
     timing: TIMING,
+    chunk_rest: new Table("buckets seconds"),
     attempts: [SENT],
   },
 );

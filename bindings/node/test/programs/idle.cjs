@@ -2,8 +2,10 @@
 const { LiterLLM } = require("liter-llm");
 
 const client = new LiterLLM(JSON.parse(process.argv[2]));
-client.generate("Hello").then((response) => {
+client.generate("Hello").then(async (response) => {
   process.stdout.write(response.text.slice(0, 5));
   globalThis.kept = client.stream("Hello");
-  globalThis.kept.next();
+  await globalThis.kept.next();
+  const read = performance.now();
+  process.on("exit", () => process.stderr.write((performance.now() - read).toFixed(0)));
 });

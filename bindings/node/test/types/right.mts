@@ -7,10 +7,12 @@ import {
   LiterLLM,
   type LiterLlmError,
   type LlmChunk,
-  type LlmMessage,
+  LlmMessage,
   type LlmProvider,
   LlmResponse,
   type LlmStream,
+  type Logger,
+  type LogLevel,
   type MessageLike,
   OutputError,
   type Policy,
@@ -42,6 +44,14 @@ same<typeof response.parsed, unknown>(true);
 same<typeof response.requestId, string | undefined>(true);
 same<typeof response.finishReason, "stop" | "length" | "tool_calls" | "content_filter" | "error" | "other">(true);
 const kept: LlmResponse = LlmResponse.fromJSON(JSON.stringify(response));
+
+// Numbers as they came: the JSON text, and integers of any size.
+same<typeof response.json, string>(true);
+same<typeof response.message.json, string>(true);
+const stored: LlmMessage = LlmMessage.fromJSON(response.message.json);
+await client.generate({ messages: [stored, LlmMessage.fromJSON(stored.toJSON())], seed: 9007199254740993n });
+const ticks: unknown = response.usage.extra.ticks;
+if (typeof ticks === "bigint") same<typeof ticks, bigint>(true);
 
 // Messages of both vendors, and what came back.
 const messages: MessageLike[] = [
@@ -107,6 +117,18 @@ try {
 }
 const number = await retryAsync(async ({ signal }) => (signal.aborted ? 1 : Math.random()), { maxRetries: 2 });
 same<typeof number, number>(true);
+
+// Logs: `console`, and a logger of one's own.
+new LiterLLM("openai/gpt-4o-mini", { logger: console, logLevel: "debug" });
+const level: LogLevel = "warning";
+const logger: Logger = {
+  warn(message, facts) {
+    same<typeof message, string>(true);
+    same<(typeof facts)["logger"], unknown>(true);
+  },
+  info: () => {},
+};
+new ProviderRouter(["openai/gpt-4o-mini"], { logger, logLevel: level });
 
 // Providers and policies of one's own.
 const echo: LlmProvider = {

@@ -7,6 +7,7 @@ import {
   type JsonSchema,
   LiterLLM,
   LiterLlmError,
+  LlmMessage,
   type LlmProvider,
   type LlmResponse,
   type MessageLike,
@@ -23,6 +24,16 @@ import { z } from "zod";
 
 const client = new LiterLLM("openai/gpt-4o-mini");
 const response = await client.generate("x");
+
+// Answers.
+// @ts-expect-error: the JSON text cannot be changed
+response.json = "{}";
+// @ts-expect-error: the JSON form is text or an object
+LlmMessage.fromJSON(5);
+// @ts-expect-error: counts of tokens are numbers
+const counted: bigint = response.usage.inputTokens;
+// @ts-expect-error: a seed is an integer
+await client.generate({ prompt: "x", seed: "1" });
 
 // Configuration.
 // @ts-expect-error: the option is `apiKey`
@@ -157,6 +168,12 @@ const late: Policy = { select: async () => [] };
 const echo: LlmProvider = { name: "echo", generate: () => 5 };
 // @ts-expect-error: a provider has a name
 const nameless: LlmProvider = { generate: () => "x" };
+
+// Logs.
+// @ts-expect-error: there is no such level
+new LiterLLM("openai/gpt-4o-mini", { logger: console, logLevel: "warn" });
+// @ts-expect-error: a logger is told of warnings too
+new LiterLLM("openai/gpt-4o-mini", { logger: { info() {} } });
 
 // Errors and the rest.
 // @ts-expect-error: no such kind

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::task::futures::TaskLocalFuture;
 use tokio::time::Instant;
 
 use super::notes::{Notes, Watcher};
@@ -27,6 +28,8 @@ pub(crate) struct Call {
     repeats: bool,
     /// What is noted of it, when somebody wants to know.
     notes: Option<Arc<Notes>>,
+    /// Whether it is there for its notes alone: a client takes it over instead of making one more.
+    opens: bool,
     progress: Mutex<Progress>,
 }
 
@@ -69,7 +72,8 @@ impl Call {
             Some(call) => (call.began, call.notes.clone()),
         };
         let progress = Mutex::default();
-        let call = Arc::new(Self { began, deadline, outer, branch, repeats, notes, progress });
+        let opens = false;
+        let call = Arc::new(Self { began, deadline, outer, branch, repeats, notes, opens, progress });
         if let Some(notes) = call.notes.as_ref().filter(|_| !branch) {
             notes.runs(&call);
         }
@@ -87,12 +91,27 @@ impl Call {
             branch: false,
             repeats: false,
             notes: Some(notes),
+            opens: true,
             progress: Mutex::default(),
         })
     }
 
+    fn is_noted_in(&self, notes: &Arc<Notes>) -> bool {
+        self.notes.as_ref().is_some_and(|own| Arc::ptr_eq(own, notes))
+    }
+
     fn watcher(&self) -> Option<&dyn Watcher> {
         self.notes.as_ref()?.watcher()
+    }
+
+    /// Tells who watches something of the newest request: where it went and when, in seconds since the call began.
+    fn tell(&self, of: impl FnOnce(&dyn Watcher, &str, f64)) {
+        let Some(watcher) = self.watcher() else { return };
+        // Of a call with several requests at once, each is sent by a branch of its own, which knows its own.
+        let newest = self.progress().under_way.last().cloned();
+        if let Some((sent, deployment)) = newest {
+            of(watcher, &deployment, self.offset(sent));
+        }
     }
 
     /// Notes the attempts that failed so far.
@@ -128,8 +147,13 @@ impl Call {
         self.deadline.map(|deadline| deadline.saturating_duration_since(now))
     }
 
-    pub(crate) async fn scope<F: Future>(self: Arc<Self>, future: F) -> F::Output {
-        CALL.scope(self, future).await
+    pub(crate) fn scope<F: Future>(self: Arc<Self>, future: F) -> TaskLocalFuture<Arc<Self>, F> {
+        CALL.scope(self, future)
+    }
+
+    /// Does something at once with this as the running call.
+    pub(crate) fn during<T>(self: Arc<Self>, work: impl FnOnce() -> T) -> T {
+        CALL.sync_scope(self, work)
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -248,9 +272,7 @@ pub(crate) fn elapsed() -> f64 {
 pub(crate) fn connected(took: Duration) {
     let _ = CALL.try_with(|call| {
         call.progress().connected = Some(took);
-        if let Some(watcher) = call.watcher() {
-            watcher.connected(took);
-        }
+        call.tell(|watcher, deployment, started| watcher.connected(deployment, started, took));
     });
 }
 
@@ -264,15 +286,19 @@ pub(crate) fn notes() -> Option<Arc<Notes>> {
     CALL.try_with(|call| call.notes.clone()).ok().flatten()
 }
 
+/// The call to do with these notes what they are for.
+pub(crate) fn opened(notes: &Arc<Notes>) -> Arc<Call> {
+    let opens = |call: &Arc<Call>| (call.opens && call.is_noted_in(notes)).then(|| Arc::clone(call));
+    CALL.try_with(opens).ok().flatten().unwrap_or_else(|| Call::noted(Arc::clone(notes)))
+}
+
 /// Tells that the first byte of the answer is there.
 pub fn answer_begun() {
     let _ = CALL.try_with(|call| {
         for call in call.with_outer() {
             call.progress().begun.get_or_insert_with(Instant::now);
         }
-        if let Some(watcher) = call.watcher() {
-            watcher.begun();
-        }
+        call.tell(|watcher, deployment, started| watcher.begun(deployment, started));
     });
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::response::{Attempt, FinishReason, Timing, Usage};
 use super::route::CanaryArm;
+use super::shared_text::SharedText;
 
 /// What the request asked for, as far as it is fit for telemetry.
 ///
@@ -50,7 +51,7 @@ pub struct RecordedParameters {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_response_id: Option<String>,
     /// `json` when the answer is to be JSON, else `text`.
-    pub output_type: String,
+    pub output_type: SharedText,
     /// How many messages.
     pub messages: usize,
     /// How many tools.
@@ -63,28 +64,40 @@ pub struct RecordedParameters {
 ///
 /// ```
 /// use liter_llm::Place;
-/// let place = Place { deployment: "eu".to_owned(), provider: "openai".to_owned(), ..Place::default() };
+/// let place = Place { deployment: "eu".into(), provider: "openai".into(), ..Place::default() };
 /// assert_eq!(place.region, None);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Place {
     /// The deployment's name.
-    pub deployment: String,
+    pub deployment: SharedText,
     /// Who hosts it, as `gen_ai.provider.name` of the OpenTelemetry GenAI conventions has it.
-    pub provider: String,
+    pub provider: SharedText,
     /// Its model; empty when each call names one.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub model: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub model: SharedText,
     /// Its region.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
+    pub region: Option<SharedText>,
     /// The host's name or address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_address: Option<String>,
+    pub server_address: Option<SharedText>,
     /// The host's port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_port: Option<u16>,
+}
+
+impl Place {
+    /// The model that this deployment is asked for: among several, a call may name one by its deployment's name or as
+    /// `provider/model`.
+    pub(crate) fn model_asked<'a>(&'a self, asked: &'a str, several: bool) -> &'a str {
+        let means = || {
+            let after = asked.split_once('/').map(|(_, model)| model);
+            several && (*asked == *self.deployment || after == Some(&*self.model))
+        };
+        if !self.model.is_empty() && (asked.is_empty() || means()) { &self.model } else { asked }
+    }
 }
 
 /// A request that was sent, and where to.
@@ -105,16 +118,16 @@ pub struct RecordedAttempt {
     /// When it was over, in seconds since the call's beginning: of a stream that is its end, not its first chunk.
     pub ended: f64,
     /// Who hosts the deployment.
-    pub provider: String,
+    pub provider: SharedText,
     /// The model asked for.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub model: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub model: SharedText,
     /// The deployment's region.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
+    pub region: Option<SharedText>,
     /// The host's name or address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_address: Option<String>,
+    pub server_address: Option<SharedText>,
     /// The host's port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_port: Option<u16>,
@@ -165,6 +178,48 @@ pub struct RecordedRoute {
     pub notes: Vec<String>,
 }
 
+/// Times between pieces of a long stream: not each, but how many of which length.
+///
+/// ```
+/// use liter_llm::RecordedGaps;
+///
+/// let mut gaps = RecordedGaps::default();
+/// gaps.add(0.01);
+/// gaps.add(0.011);
+/// gaps.add(100.0);
+/// assert_eq!((gaps.buckets[0], gaps.buckets[1], gaps.buckets[14]), (1, 1, 1));
+/// assert_eq!(RecordedGaps::BOUNDS[1], 0.02);
+/// assert!(gaps.count() == 3 && gaps.seconds > 100.0);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecordedGaps {
+    /// How many were at most as long as each of the [`BOUNDS`](Self::BOUNDS) and longer than the one before; the last
+    /// number is of those that were longer than all.
+    pub buckets: [u64; 15],
+    /// Their sum in seconds.
+    pub seconds: f64,
+}
+
+impl RecordedGaps {
+    /// Seconds, as the OpenTelemetry GenAI conventions advise for durations of calls and times of chunks.
+    pub const BOUNDS: [f64; 14] =
+        [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+
+    /// Counts a gap of so many seconds.
+    pub fn add(&mut self, seconds: f64) {
+        let bucket = Self::BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(Self::BOUNDS.len());
+        self.buckets[bucket] += 1;
+        self.seconds += seconds;
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
 /// One call, from its beginning to its end: what traces, metrics and logs are made of.
 ///
 /// ```
@@ -174,14 +229,14 @@ pub struct RecordedRoute {
 ///     let outcome = record.error.as_ref().map_or("ok", |error| &error.kind);
 ///     format!("{} {} {outcome} {:.3} s", record.operation, record.deployment, record.duration)
 /// };
-/// let record = CallRecord { operation: "chat".to_owned(), duration: 0.25, ..CallRecord::default() };
+/// let record = CallRecord { operation: "chat".into(), duration: 0.25, ..CallRecord::default() };
 /// assert_eq!(line(&record), "chat  ok 0.250 s");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CallRecord {
     /// What was done: `chat`, or the operation's name.
-    pub operation: String,
+    pub operation: SharedText,
     /// Whether the answer was streamed.
     pub streamed: bool,
     /// When the call began, in seconds since 1970-01-01 UTC.
@@ -189,19 +244,19 @@ pub struct CallRecord {
     /// Seconds from its beginning to its end; of a stream, to the end of its reading.
     pub duration: f64,
     /// The deployment that answered or failed last; empty when none was called.
-    pub deployment: String,
+    pub deployment: SharedText,
     /// Who hosts it, as `gen_ai.provider.name` of the OpenTelemetry GenAI conventions has it.
-    pub provider: String,
+    pub provider: SharedText,
     /// The model asked for.
-    pub model: String,
+    pub model: SharedText,
     /// `model` as a label of a metric: a name that is new when many are known is `other`.
-    pub model_label: String,
+    pub model_label: SharedText,
     /// The deployment's region.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
+    pub region: Option<SharedText>,
     /// The host's name or address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_address: Option<String>,
+    pub server_address: Option<SharedText>,
     /// The host's port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_port: Option<u16>,
@@ -212,10 +267,10 @@ pub struct CallRecord {
     pub key: Option<String>,
     /// The model that answered, in the provider's words.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub response_model: Option<String>,
+    pub response_model: Option<SharedText>,
     /// `response_model` as a label of a metric.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub response_model_label: Option<String>,
+    pub response_model_label: Option<SharedText>,
     /// The provider's id for the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
@@ -258,11 +313,31 @@ pub struct CallRecord {
     /// How many pieces a streamed answer had.
     #[serde(skip_serializing_if = "is_zero")]
     pub chunks: u64,
-    /// Seconds between one piece of a streamed answer and the next.
+    /// Seconds between one piece of a streamed answer and the next; of the first 1,024 gaps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub chunk_seconds: Vec<f32>,
+    /// The gaps after those, counted; `None` when there were none. A record is of bounded size, however long the stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunk_rest: Option<Box<RecordedGaps>>,
     /// What was sent, oldest first.
     pub attempts: Vec<RecordedAttempt>,
+}
+
+impl CallRecord {
+    /// The most gaps that [`chunk_seconds`](Self::chunk_seconds) holds.
+    pub(crate) const MOST_GAPS: usize = 1_024;
+
+    /// Notes the time between two pieces of a streamed answer, in seconds.
+    pub(crate) fn gap(&mut self, seconds: f32) {
+        match self.chunk_seconds.len() < Self::MOST_GAPS {
+            true => self.chunk_seconds.push(seconds),
+            false => self.chunk_rest.get_or_insert_default().add(f64::from(seconds)),
+        }
+    }
+}
+
+fn is_empty(text: &SharedText) -> bool {
+    text.as_str().is_empty()
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

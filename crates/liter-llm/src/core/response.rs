@@ -174,6 +174,11 @@ pub struct Attempt {
     pub reason: Option<String>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "so serde calls it")]
+fn not_yet(seconds: &f64) -> bool {
+    *seconds <= 0.0
+}
+
 /// When things happened to the request that was answered, in seconds since it was begun: a connection and a token for
 /// it count, earlier attempts and the waits between them (`attempts`) do not. An answer from the cache has `total` only,
 /// counted from the call's beginning.
@@ -183,6 +188,8 @@ pub struct Attempt {
 ///
 /// let timing = Timing { first_byte: Some(0.3), first_chunk: Some(0.4), total: 2.4, ..Timing::default() };
 /// assert!(timing.total - timing.first_chunk.unwrap() > 1.9);
+/// let begun = Timing { first_byte: Some(0.25), ..Timing::default() };
+/// assert_eq!(serde_json::to_string(&begun).unwrap(), r#"{"first_byte":0.25}"#);
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -199,7 +206,9 @@ pub struct Timing {
     /// When the first content was there (streams).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_chunk: Option<f64>,
-    /// When all was there; of a stream, when its last piece was handed over to its reader.
+    /// When all was there; of a stream, when its last piece was handed over to its reader. 0 while that is not known,
+    /// in the facts that begin a stream and in a part of an answer; JSON leaves it out then.
+    #[serde(skip_serializing_if = "not_yet")]
     pub total: f64,
 }
 

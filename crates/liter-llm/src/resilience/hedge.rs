@@ -131,15 +131,14 @@ fn second_of(mut attempts: Vec<Attempt>, waited: f64) -> Vec<Attempt> {
     attempts
 }
 
-/// A request that was given up: nobody knows its deployment yet.
-fn cancelled(sent: Instant) -> Attempt {
-    let duration = sent.elapsed().as_secs_f64();
-    Attempt {
-        started: (elapsed() - duration).max(0.0),
-        duration,
-        error: Some(ErrorKind::Cancelled.as_str().to_owned()),
-        ..Attempt::default()
-    }
+/// A request that was given up. Its branch knows where and when it was sent; of one that was still in line it is only
+/// known when it was asked for, and nobody knows its deployment yet.
+fn cancelled(branch: &Call, asked: Instant) -> Attempt {
+    let attempt = branch.on_its_way().pop().unwrap_or_else(|| {
+        let duration = asked.elapsed().as_secs_f64();
+        Attempt { started: (elapsed() - duration).max(0.0), duration, ..Attempt::default() }
+    });
+    Attempt { error: Some(ErrorKind::Cancelled.as_str().to_owned()), reason: None, ..attempt }
 }
 
 impl Hedge {
@@ -229,12 +228,18 @@ impl Hedge {
                 return match outcome {
                     Either::Left((Ok(answer), loser)) => {
                         drop(loser);
-                        Ok((answer, Others::after(second_of(vec![cancelled(resent)], waited))))
+                        Ok((
+                            answer,
+                            Others::after(second_of(vec![cancelled(&second_branch, resent)], waited)),
+                        ))
                     }
                     // What the provider refuses for good it refuses twice.
                     Either::Left((Err(error), loser)) if !error.is_retryable() => {
                         drop(loser);
-                        Err(self.failed(error, Others::after(second_of(vec![cancelled(resent)], waited))))
+                        Err(self.failed(
+                            error,
+                            Others::after(second_of(vec![cancelled(&second_branch, resent)], waited)),
+                        ))
                     }
                     Either::Left((Err(error), second)) => {
                         let others = Others {
@@ -253,7 +258,7 @@ impl Hedge {
                     Either::Right((Ok(answer), loser)) => {
                         drop(loser);
                         self.learn(form, resent, first_byte(&second_branch));
-                        let before = vec![cancelled(sent)];
+                        let before = vec![cancelled(&branch, sent)];
                         Ok((answer, Others { before, second: Some(waited), ..Others::default() }))
                     }
                     Either::Right((Err(error), first)) => {

@@ -189,8 +189,11 @@ impl Course for Way {
             return false;
         }
         let member = &self.router.members[self.position()];
-        // Given up by the loop so that another one has time: the layer around the deployment could not tell.
-        if matches!(error.kind(), ErrorKind::Timeout) && !member.stats.is_suspect() {
+        // Given up by the loop so that another one has time: the layer around the deployment could not tell. Before the
+        // time it usually takes, that is no fault of it.
+        let took = error.detail().attempts.last().map(|attempt| attempt.duration);
+        let sooner = took.zip(self.usual(self.at)).is_some_and(|(took, usual)| took < usual);
+        if matches!(error.kind(), ErrorKind::Timeout) && !sooner && !member.stats.is_suspect() {
             member.stats.failed(self.router.clock.now());
         }
         let next =
@@ -239,8 +242,11 @@ impl Course for Way {
         let (this, next) = (self.usual(self.at), self.usual(next));
         // Of one that was never called, as much is expected as of the other.
         let patience = left - (MARGIN * next.or(this)?).max((LEAST.0 * left).min(LEAST.1));
-        // Without time for what it usually takes itself, giving up early would help nobody.
-        (patience > MARGIN * this.or(next)?).then(|| Duration::from_secs_f64(patience))
+        let usual = this.or(next)?;
+        // Without time for what it usually takes itself, giving up early would help nobody; of one that usually takes
+        // longer than there is time, nothing is to be hoped by waiting either.
+        (patience > MARGIN * usual || (usual > left && patience > 0.0))
+            .then(|| Duration::from_secs_f64(patience))
     }
 
     fn route(&mut self) -> Option<Box<Route>> {

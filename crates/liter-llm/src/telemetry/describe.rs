@@ -3,6 +3,7 @@
 use crate::core::content::{Block, BlockKind, Media};
 use crate::core::record::RecordedParameters;
 use crate::core::request::LlmRequest;
+use crate::core::shared_text::SharedText;
 use crate::core::tools::ResponseFormat;
 
 fn text_of(block: &Block) -> usize {
@@ -35,7 +36,7 @@ pub(super) fn parameters(request: &LlmRequest) -> RecordedParameters {
         reasoning_effort: request.reasoning_effort.clone(),
         service_tier: request.service_tier.clone(),
         previous_response_id: request.previous_response_id.clone(),
-        output_type: if json { "json" } else { "text" }.to_owned(),
+        output_type: SharedText::fixed(if json { "json" } else { "text" }),
         messages: request.messages.len(),
         tools: request.tools.len(),
         prompt_len: prompt_len(request),

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::core::shared_text::SharedText;
+
 /// The most names of one kind.
 const MOST: usize = 64;
 /// The most names of one kind, those of configurations included.
@@ -11,6 +13,8 @@ const MOST_CONFIGURED: usize = 1_024;
 pub(super) const OTHER: &str = "other";
 /// The longest name in bytes: a longer one is none.
 const LONGEST: usize = 128;
+/// Among so many, looking at each is quicker than hashing a name.
+const FEW: usize = 8;
 
 /// The names that were seen first, up to a number.
 #[derive(Default)]
@@ -18,8 +22,8 @@ pub(super) struct Names(RwLock<HashSet<Arc<str>>>);
 
 impl Names {
     pub fn label(&self, name: &str) -> Arc<str> {
-        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(name) {
-            return Arc::clone(known);
+        if let Some(known) = self.known(name) {
+            return known;
         }
         let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if names.len() >= MOST || name.len() > LONGEST {
@@ -28,6 +32,15 @@ impl Names {
         let name: Arc<str> = Arc::from(name);
         names.insert(Arc::clone(&name));
         name
+    }
+
+    fn known(&self, name: &str) -> Option<Arc<str>> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = match names.len() <= FEW {
+            true => names.iter().find(|known| ***known == *name),
+            false => names.get(name),
+        };
+        known.map(Arc::clone)
     }
 
     /// Gives a name that is in a configuration its place, also when many others were there before. A program may make
@@ -54,10 +67,11 @@ pub(super) struct Labels {
 }
 
 impl Labels {
-    /// Names that are in the configuration have their place for certain.
-    pub(super) fn know(&self, model: &str) {
+    /// Names that are in the configuration have their place for certain, up to a number. The label.
+    pub(super) fn know(&self, model: &str) -> Option<SharedText> {
         self.asked.know(model);
         self.configured.know(model);
+        self.asked.known(model).map(SharedText::from)
     }
 
     /// The names of models that are in the configuration, and those that were in it.

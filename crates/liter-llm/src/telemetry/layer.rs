@@ -4,13 +4,12 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use async_trait::async_trait;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 
 use super::describe::prompt_len;
 use super::spans::{self, Asked, Span};
-use super::taking::Taking;
+use super::taking::{Clerk, Taking};
 use super::{Places, Telemetry};
 use crate::core::call::{self, Call};
 use crate::core::chunk::LlmChunk;
@@ -24,18 +23,14 @@ use crate::core::response::LlmResponse;
 /// Records the calls of what it wraps.
 pub(crate) struct Recorded {
     inner: Arc<dyn LlmProvider>,
-    telemetry: Arc<Telemetry>,
-    places: Arc<Places>,
+    clerk: Arc<Clerk>,
     /// Whether answers may come from a response cache.
     cache: bool,
 }
 
 impl Recorded {
     pub(crate) fn new(inner: Arc<dyn LlmProvider>, telemetry: Arc<Telemetry>, places: Arc<Places>) -> Self {
-        for place in places.values() {
-            telemetry.labels.know(&place.model);
-        }
-        Self { inner, telemetry, places, cache: false }
+        Self { inner, clerk: Arc::new(Clerk { telemetry, places }), cache: false }
     }
 
     /// Says whether answers may come from a response cache.
@@ -47,7 +42,7 @@ impl Recorded {
     fn notes(&self) -> Option<Arc<Notes>> {
         match call::notes() {
             Some(notes) => notes.claim().then_some(notes),
-            None if self.telemetry.is_listened_to() || spans::wanted() => {
+            None if self.clerk.telemetry.is_listened_to() || spans::wanted() => {
                 let notes = Arc::new(Notes::default());
                 notes.claim();
                 Some(notes)
@@ -63,9 +58,9 @@ impl Recorded {
         }
         let model = request.model.clone().unwrap_or_default();
         let asked = Asked { operation: "chat", model: &model, streamed, prompt_len: prompt_len(request) };
-        let span = spans::begin(notes, &self.places, &asked)?;
+        let span = spans::begin(notes, &self.clerk.places, &asked)?;
         let mut headers = Vec::new();
-        spans::propagate(&self.telemetry, &span, &mut headers);
+        spans::propagate(&self.clerk.telemetry, &span, &mut headers);
         if !headers.is_empty() {
             // What the caller has set himself holds.
             headers
@@ -75,14 +70,13 @@ impl Recorded {
         Some(span)
     }
 
-    fn taking(&self, notes: Arc<Notes>, request: &LlmRequest, streamed: bool) -> Open {
-        let (telemetry, places) = (Arc::clone(&self.telemetry), Arc::clone(&self.places));
-        Open(Taking::of_request(notes, telemetry, places, (request, streamed), self.cache))
+    fn begun(&self, notes: Arc<Notes>, request: &LlmRequest, streamed: bool) -> Open {
+        Open(Taking::of_request(notes, &self.clerk, (request, streamed), self.cache))
     }
 }
 
 /// A record that is completed when it is let go of.
-struct Open(Arc<Taking>);
+struct Open(Taking);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -90,7 +84,6 @@ impl Drop for Open {
     }
 }
 
-#[async_trait]
 impl LlmProvider for Recorded {
     fn name(&self) -> &str {
         self.inner.name()
@@ -106,62 +99,133 @@ impl LlmProvider for Recorded {
         Self: 'async_trait,
     {
         let Some(notes) = self.notes() else { return self.inner.generate(request) };
-        let mut request = request;
-        let span = self.span(&notes, &mut request, false);
-        Box::pin(spans::within(span, async move {
-            let call = Call::noted(Arc::clone(&notes));
-            let open = self.taking(notes, &request, false);
-            let mut work = pin!(call.scope(self.inner.generate(request)));
-            // When this is given up, the record is completed before the work goes, and sees what is on its way.
-            let open = open;
-            let outcome = work.as_mut().await;
-            match &outcome {
-                Ok(answer) => open.0.answered(answer),
-                Err(error) => open.0.failed(error),
-            }
-            outcome
-        }))
+        let call = call::opened(&notes);
+        let caller = spans::current();
+        if caller.is_none() {
+            return Box::pin(Noting { layer: self, call, state: State::New(notes, request) });
+        }
+        // The span begins with the work, for the caller may yet put this into a span of his own.
+        Box::pin(async move {
+            let mut request = request;
+            let span = spans::inside(caller, || self.span(&notes, &mut request, false));
+            spans::within(span, Noting { layer: self, call, state: State::New(notes, request) }).await
+        })
     }
 
-    async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
-        let Some(notes) = self.notes() else { return self.inner.stream(request).await };
-        let mut request = request;
-        let span = self.span(&notes, &mut request, true);
-        let reading = span.clone();
-        let work = async move {
-            let call = Call::noted(Arc::clone(&notes));
-            let open = self.taking(notes, &request, true);
-            let mut work = pin!(call.scope(self.inner.stream(request)));
-            let open = open;
-            match work.as_mut().await {
-                Ok(chunks) => Ok(Box::pin(Recording { chunks, open, span: reading }) as ChunkStream),
-                Err(error) => {
-                    open.0.failed(&error);
-                    Err(error)
+    fn stream<'life0, 'async_trait>(
+        &'life0 self,
+        request: LlmRequest,
+    ) -> BoxFuture<'async_trait, Result<ChunkStream, LlmError>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        let Some(notes) = self.notes() else { return self.inner.stream(request) };
+        let call = call::opened(&notes);
+        let caller = spans::current();
+        Box::pin(async move {
+            let mut request = request;
+            let span = spans::inside(caller, || self.span(&notes, &mut request, true));
+            let reading = span.clone();
+            let work = async move {
+                let open = self.begun(notes, &request, true);
+                let mut work = pin!(call.scope(self.inner.stream(request)));
+                let open = open;
+                match work.as_mut().await {
+                    Ok(chunks) => Ok(Box::pin(Recording { chunks, open, span: reading }) as ChunkStream),
+                    Err(error) => {
+                        open.0.failed(&error);
+                        Err(error)
+                    }
                 }
-            }
-        };
-        spans::within(span, work).await
+            };
+            spans::within(span, work).await
+        })
     }
 
-    async fn operate(&self, operation: Operation) -> Result<RawJson, LlmError> {
-        let Some(notes) = self.notes() else { return self.inner.operate(operation).await };
-        let asked = Asked { operation: &operation.name, model: "", streamed: false, prompt_len: 0 };
-        let span = spans::begin(&notes, &self.places, &asked);
-        let work = async move {
-            let call = Call::noted(Arc::clone(&notes));
-            let (telemetry, places) = (Arc::clone(&self.telemetry), Arc::clone(&self.places));
-            let open = Open(Taking::of_operation(notes, telemetry, places, &operation));
-            let mut work = pin!(call.scope(self.inner.operate(operation)));
-            let open = open;
-            let outcome = work.as_mut().await;
-            match &outcome {
-                Ok(_) => open.0.done(),
-                Err(error) => open.0.failed(error),
+    fn operate<'life0, 'async_trait>(
+        &'life0 self,
+        operation: Operation,
+    ) -> BoxFuture<'async_trait, Result<RawJson, LlmError>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        let Some(notes) = self.notes() else { return self.inner.operate(operation) };
+        let call = call::opened(&notes);
+        let caller = spans::current();
+        Box::pin(async move {
+            let asked = Asked { operation: &operation.name, model: "", streamed: false, prompt_len: 0 };
+            let span = spans::inside(caller, || spans::begin(&notes, &self.clerk.places, &asked));
+            let work = async move {
+                let open = Open(Taking::of_operation(notes, &self.clerk, &operation));
+                let mut work = pin!(call.scope(self.inner.operate(operation)));
+                let open = open;
+                let outcome = work.as_mut().await;
+                match &outcome {
+                    Ok(_) => open.0.done(),
+                    Err(error) => open.0.failed(error),
+                }
+                outcome
+            };
+            spans::within(span, work).await
+        })
+    }
+}
+
+/// How far a call for a whole answer is.
+enum State<'a> {
+    New(Arc<Notes>, LlmRequest),
+    Runs(Open, BoxFuture<'a, Result<LlmResponse, LlmError>>),
+    Over,
+}
+
+/// A call for a whole answer that is noted. Written by hand: an answer is large, and each layer of futures moves it.
+struct Noting<'a> {
+    layer: &'a Recorded,
+    call: Arc<Call>,
+    state: State<'a>,
+}
+
+impl Future for Noting<'_> {
+    type Output = Result<LlmResponse, LlmError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { layer, call, state } = self.get_mut();
+        if let State::New(..) = state
+            && let State::New(notes, request) = std::mem::replace(state, State::Over)
+        {
+            let open = layer.begun(notes, &request, false);
+            *state = State::Runs(open, layer.inner.generate(request));
+        }
+        let mut polled = Poll::Pending;
+        if let State::Runs(open, work) = state {
+            Arc::clone(call).during(|| polled = work.as_mut().poll(context));
+            match &polled {
+                Poll::Ready(Ok(answer)) => open.0.answered(answer),
+                Poll::Ready(Err(error)) => open.0.failed(error),
+                Poll::Pending => {}
             }
-            outcome
-        };
-        spans::within(span, work).await
+        }
+        if polled.is_ready() {
+            let_go(call, state);
+        }
+        polled
+    }
+}
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        let_go(&self.call, &mut self.state);
+    }
+}
+
+/// Lets go of what is left. The record of a call that is given up is completed before the work goes, and sees what is on
+/// its way; what goes may ask which call it belongs to.
+fn let_go(call: &Arc<Call>, state: &mut State<'_>) {
+    if let State::Runs(open, work) = std::mem::replace(state, State::Over) {
+        drop(open);
+        Arc::clone(call).during(|| drop(work));
     }
 }
 

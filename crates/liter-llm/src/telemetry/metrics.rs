@@ -332,10 +332,8 @@ impl CallSink for Counts {
             series.first_chunk(&self.families).observe(first);
         }
         if !record.chunk_seconds.is_empty() {
-            let histogram = series.per_chunk(&self.families);
-            for seconds in &record.chunk_seconds {
-                histogram.observe(f64::from(*seconds));
-            }
+            let gaps = series.per_chunk(&self.families);
+            gaps.observe(&record.chunk_seconds, record.chunk_rest.as_deref());
         }
         // What was answered from the cache has been used, and paid for, before.
         if record.cached {

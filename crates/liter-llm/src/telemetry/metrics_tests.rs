@@ -43,17 +43,17 @@ fn attempt(deployment: &str, cause: Option<AttemptCause>, error: Option<&str>) -
         error: error.map(str::to_owned),
         ..Attempt::default()
     };
-    RecordedAttempt { attempt, ended: 1.5, provider: "openai".to_owned(), ..RecordedAttempt::default() }
+    RecordedAttempt { attempt, ended: 1.5, provider: "openai".into(), ..RecordedAttempt::default() }
 }
 
 fn record() -> CallRecord {
     CallRecord {
-        operation: "chat".to_owned(),
+        operation: "chat".into(),
         duration: 2.0,
-        deployment: "b".to_owned(),
-        provider: "openai".to_owned(),
-        model: "m".to_owned(),
-        model_label: "m".to_owned(),
+        deployment: "b".into(),
+        provider: "openai".into(),
+        model: "m".into(),
+        model_label: "m".into(),
         usage: Some(Usage {
             input_tokens: 100,
             output_tokens: 20,
@@ -159,9 +159,9 @@ async fn names_without_end_make_a_bounded_number_of_series() {
 fn what_a_provider_of_ones_own_says_is_bounded_too() {
     let records: Vec<_> = (0..5_000)
         .map(|number| CallRecord {
-            operation: format!("operation-{number}"),
-            deployment: format!("deployment-{number}"),
-            provider: format!("provider-{number}"),
+            operation: format!("operation-{number}").into(),
+            deployment: format!("deployment-{number}").into(),
+            provider: format!("provider-{number}").into(),
             error: Some(RecordedError { kind: format!("error-{number}"), ..RecordedError::default() }),
             attempts: vec![attempt(&format!("deployment-{number}"), None, Some(&format!("error-{number}")))],
             ..record()
@@ -284,6 +284,7 @@ async fn every_name_is_used() {
         include_str!("scrape.rs"),
         include_str!("metrics.rs"),
         include_str!("spans.rs"),
+        &include_str!("told.rs").replace("names::", "attribute::"),
     ];
     let mut module = "";
     let mut names = 0;

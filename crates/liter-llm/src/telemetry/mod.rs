@@ -2,13 +2,18 @@
 
 mod describe;
 mod exposition;
+mod gaps;
 pub(crate) mod gauges;
+mod hook;
 mod labels;
 pub(crate) mod layer;
 mod metrics;
 #[doc(hidden)]
 pub mod names;
+mod places;
 mod queue;
+#[cfg(feature = "tracing")]
+mod said;
 mod scrape;
 mod series;
 #[cfg(feature = "tracing")]
@@ -17,16 +22,20 @@ mod spans;
 #[path = "no_spans.rs"]
 mod spans;
 mod taking;
+mod told;
 
 pub use exposition::{OPENMETRICS, PLAIN};
+pub use hook::CallHook;
 pub use metrics::Metrics;
+pub(crate) use places::Places;
 pub use queue::CallRecords;
+#[doc(hidden)]
+pub use told::told;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
 use crate::core::call::Call;
 use crate::core::error::LlmError;
@@ -34,14 +43,15 @@ use crate::core::json::RawJson;
 use crate::core::notes::Notes;
 use crate::core::notices::Notices;
 use crate::core::provider::{ChunkStream, LlmProvider, Operation};
-use crate::core::record::{CallRecord, Place};
+use crate::core::record::CallRecord;
 use crate::core::request::LlmRequest;
 use crate::core::response::LlmResponse;
 use crate::telemetry::gauges::{Gauges, Observed};
 use crate::telemetry::labels::Labels;
 
 /// Gets the record of every call when it is over. It is called on the call's own task: it must be quick, and must not
-/// block.
+/// block. [`Telemetry::on_call`] is for what may be slow. Its panics are caught, so that no call comes to harm; the first
+/// is told as the event `sink_panicked`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -92,13 +102,15 @@ pub trait CallSink: Send + Sync {
 /// ```
 pub struct Telemetry {
     listened: AtomicBool,
-    sinks: RwLock<Vec<Arc<dyn CallSink>>>,
+    sinks: RwLock<Arc<[Arc<dyn CallSink>]>>,
     labels: Labels,
     /// The clients whose telemetry this is, the newest last: one that was reloaded, and what it has become.
     clients: RwLock<Vec<Weak<dyn Observed>>>,
     /// Records that found their queue full.
     dropped: Arc<AtomicU64>,
     notices: Arc<Notices>,
+    /// Whether a sink has panicked, which is told once.
+    panicked: AtomicBool,
     #[cfg(feature = "opentelemetry")]
     propagates: AtomicBool,
 }
@@ -112,6 +124,7 @@ impl Default for Telemetry {
             clients: RwLock::default(),
             dropped: Arc::default(),
             notices: Arc::new(Notices::new(Some(spans::event))),
+            panicked: AtomicBool::new(false),
             #[cfg(feature = "opentelemetry")]
             propagates: AtomicBool::new(false),
         }
@@ -122,14 +135,14 @@ impl Telemetry {
     /// Has `sink` get the record of every call that begins from now on.
     pub fn add(&self, sink: Arc<dyn CallSink>) {
         let mut sinks = self.sinks.write().unwrap_or_else(PoisonError::into_inner);
-        sinks.push(sink);
+        *sinks = sinks.iter().cloned().chain([sink]).collect();
         self.listened.store(true, Ordering::Release);
     }
 
     /// Has `sink` get no more records.
     pub fn remove(&self, sink: &Arc<dyn CallSink>) {
         let mut sinks = self.sinks.write().unwrap_or_else(PoisonError::into_inner);
-        sinks.retain(|other| !Arc::ptr_eq(other, sink));
+        *sinks = sinks.iter().filter(|other| !Arc::ptr_eq(other, sink)).cloned().collect();
         self.listened.store(!sinks.is_empty(), Ordering::Release);
     }
 
@@ -167,7 +180,15 @@ impl Telemetry {
     }
 
     /// Whether `traceparent` goes to providers with each call that has a span; off until asked for. It tells them the
-    /// ids of the trace.
+    /// ids of the trace. With the feature `opentelemetry`.
+    ///
+    /// ```
+    /// use liter_llm::{Client, ProviderConfig};
+    ///
+    /// let client = Client::new(ProviderConfig::new("ollama").with_model("llama3"))?;
+    /// client.telemetry().propagate(true);
+    /// # Ok::<(), liter_llm::LlmError>(())
+    /// ```
     #[cfg(feature = "opentelemetry")]
     pub fn propagate(&self, on: bool) {
         self.propagates.store(on, Ordering::Release);
@@ -178,7 +199,23 @@ impl Telemetry {
         self.propagates.load(Ordering::Acquire)
     }
 
-    fn dropped(&self) -> Arc<AtomicU64> {
+    /// How many records found their queue full, of all queues of the client's together: also of a reloaded one's.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use liter_llm::telemetry::Telemetry;
+    ///
+    /// let telemetry = Arc::new(Telemetry::default());
+    /// let records = telemetry.records(10);
+    /// assert_eq!(telemetry.dropped(), records.dropped());
+    /// ```
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The count of [`dropped`](Self::dropped), which outlives the client.
+    fn drops(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.dropped)
     }
 
@@ -187,15 +224,15 @@ impl Telemetry {
     }
 
     fn deliver(&self, record: &Arc<CallRecord>) {
-        let sinks = self.sinks.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for sink in sinks {
-            sink.call(record);
+        if !self.is_listened_to() {
+            return;
+        }
+        let sinks = Arc::clone(&self.sinks.read().unwrap_or_else(PoisonError::into_inner));
+        for sink in &*sinks {
+            hook::hear(&self.panicked, hook::SINK, || sink.call(record));
         }
     }
 }
-
-/// Where a client's deployments are, by name.
-pub(crate) type Places = HashMap<String, Place>;
 
 /// The record of one call for whoever makes it: also of one that is given up.
 ///
@@ -292,22 +329,59 @@ struct OneCall {
     recorder: Recorder,
 }
 
-#[async_trait]
+impl OneCall {
+    /// A client takes the notes when it is called, and nothing is needed around its future. Other providers get them
+    /// while they work: one may call a client then.
+    fn noted<'a, T>(&self, call: impl FnOnce() -> BoxFuture<'a, T>) -> BoxFuture<'a, T>
+    where
+        T: 'a,
+    {
+        let Recorder(notes) = &self.recorder;
+        let noted = Call::noted(Arc::clone(notes));
+        let future = Arc::clone(&noted).during(call);
+        match notes.is_claimed() {
+            true => future,
+            false => Box::pin(noted.scope(future)),
+        }
+    }
+}
+
 impl LlmProvider for OneCall {
     fn name(&self) -> &str {
         self.provider.name()
     }
 
-    async fn generate(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
-        self.recorder.scope(|| self.provider.generate(request)).await
+    fn generate<'life0, 'async_trait>(
+        &'life0 self,
+        request: LlmRequest,
+    ) -> BoxFuture<'async_trait, Result<LlmResponse, LlmError>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        self.noted(|| self.provider.generate(request))
     }
 
-    async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
-        self.recorder.scope(|| self.provider.stream(request)).await
+    fn stream<'life0, 'async_trait>(
+        &'life0 self,
+        request: LlmRequest,
+    ) -> BoxFuture<'async_trait, Result<ChunkStream, LlmError>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        self.noted(|| self.provider.stream(request))
     }
 
-    async fn operate(&self, operation: Operation) -> Result<RawJson, LlmError> {
-        self.recorder.scope(|| self.provider.operate(operation)).await
+    fn operate<'life0, 'async_trait>(
+        &'life0 self,
+        operation: Operation,
+    ) -> BoxFuture<'async_trait, Result<RawJson, LlmError>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        self.noted(|| self.provider.operate(operation))
     }
 }
 

@@ -158,7 +158,7 @@ pub mod attribute {
     /// Its region.
     pub const REGION: &str = "liter_llm.region";
     /// What the call cost in US dollars.
-    pub const COST: &str = "liter_llm.cost_usd";
+    pub const COST: &str = "liter_llm.cost.usd";
     /// Whether the answer came from the response cache.
     pub const CACHED: &str = "liter_llm.cached";
     /// How many requests were sent for the call.
@@ -171,6 +171,62 @@ pub mod attribute {
     pub const CONNECT: &str = "liter_llm.attempt.connect";
     /// The deployment that failed, of a fallback.
     pub const FROM: &str = "liter_llm.from";
+    /// Seconds in line before it.
+    pub const QUEUED: &str = "liter_llm.attempt.queued";
+    /// Seconds from its sending to the answer's headers.
+    pub const FIRST_BYTE: &str = "liter_llm.attempt.first_byte";
+    /// Why it was sent again or elsewhere, in words.
+    pub const REASON: &str = "liter_llm.attempt.reason";
+    /// The method of a request.
+    pub const METHOD: &str = "http.request.method";
+    /// How often the same deployment was sent it before.
+    pub const RESEND_COUNT: &str = "http.request.resend_count";
+    /// Sample from this many likeliest tokens.
+    pub const TOP_K: &str = "gen_ai.request.top_k";
+    /// The seed.
+    pub const SEED: &str = "gen_ai.request.seed";
+    /// The frequency penalty.
+    pub const FREQUENCY_PENALTY: &str = "gen_ai.request.frequency_penalty";
+    /// The presence penalty.
+    pub const PRESENCE_PENALTY: &str = "gen_ai.request.presence_penalty";
+    /// Texts that end the answer.
+    pub const STOP_SEQUENCES: &str = "gen_ai.request.stop_sequences";
+    /// `json` when the answer is to be JSON.
+    pub const OUTPUT_TYPE: &str = "gen_ai.output.type";
+    /// How hard to think.
+    pub const REASONING_EFFORT: &str = "liter_llm.request.reasoning_effort";
+    /// The service tier asked of `OpenAI`.
+    pub const OPENAI_REQUEST_SERVICE_TIER: &str = "openai.request.service_tier";
+    /// The service tier that `OpenAI` used.
+    pub const OPENAI_RESPONSE_SERVICE_TIER: &str = "openai.response.service_tier";
+    /// The service tier asked of another provider.
+    pub const REQUEST_SERVICE_TIER: &str = "liter_llm.request.service_tier";
+    /// The service tier that another provider used.
+    pub const RESPONSE_SERVICE_TIER: &str = "liter_llm.response.service_tier";
+    /// How many messages.
+    pub const MESSAGES: &str = "liter_llm.request.messages";
+    /// How many tools.
+    pub const TOOLS: &str = "liter_llm.request.tools";
+    /// Bytes of text in instructions and conversation, by our own name.
+    pub const PROMPT_BYTES: &str = "liter_llm.request.prompt_bytes";
+    /// The provider's id for the HTTP request.
+    pub const REQUEST_ID: &str = "liter_llm.request.id";
+    /// How many pieces a streamed answer had.
+    pub const CHUNKS: &str = "liter_llm.chunks";
+    /// How often a request was sent to the same deployment again.
+    pub const RETRIES: &str = "liter_llm.retries";
+    /// After what.
+    pub const RETRY_REASONS: &str = "liter_llm.retry.reasons";
+    /// How often a request was sent to another deployment.
+    pub const FALLBACKS: &str = "liter_llm.fallbacks";
+    /// After what.
+    pub const FALLBACK_REASONS: &str = "liter_llm.fallback.reasons";
+    /// The request fields that were changed or left out.
+    pub const ADJUSTED: &str = "liter_llm.adjusted";
+    /// The policy that put the candidates in order.
+    pub const POLICY: &str = "liter_llm.policy";
+    /// A router's remarks.
+    pub const NOTES: &str = "liter_llm.notes";
     /// More of a notice.
     pub const DETAIL: &str = "liter_llm.detail";
     /// Notices that were left out before this one.

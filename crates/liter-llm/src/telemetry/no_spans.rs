@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::{Places, Telemetry};
 use crate::core::notes::Notes;
 use crate::core::notices::Notice;
@@ -33,10 +35,20 @@ pub(super) const fn begin(_: &Notes, _: &Arc<Places>, _: &Asked<'_>) -> Option<S
     None
 }
 
-pub(super) async fn within<F: Future>(_: Option<Span>, work: F) -> F::Output {
-    work.await
+pub(super) const fn current() -> Option<Span> {
+    None
+}
+
+pub(super) fn inside<T>(_: Option<Span>, work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+pub(super) fn within<'a, F: Future + Send + 'a>(_: Option<Span>, work: F) -> BoxFuture<'a, F::Output> {
+    Box::pin(work)
 }
 
 pub(super) const fn propagate(_: &Telemetry, _: &Span, _: &mut Vec<(String, String)>) {}
 
 pub(super) const fn event(_: &Notice) {}
+
+pub(super) const fn panicked(_: &'static str) {}

@@ -91,7 +91,7 @@ pub struct CallRecords {
 
 impl CallRecords {
     pub(super) fn new(telemetry: Arc<Telemetry>, most: usize) -> Self {
-        let queue = Arc::new(Queue { most: most.max(1), of_all: telemetry.dropped(), ..Queue::default() });
+        let queue = Arc::new(Queue { most: most.max(1), of_all: telemetry.drops(), ..Queue::default() });
         let sink: Arc<dyn CallSink> = Arc::clone(&queue) as Arc<dyn CallSink>;
         telemetry.add(Arc::clone(&sink));
         Self { queue, sink, telemetry }

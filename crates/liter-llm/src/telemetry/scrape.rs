@@ -40,7 +40,7 @@ impl Attached {
         let mut clients = self.clients();
         let known = clients.iter().any(|client| client.telemetry.as_ptr() == Arc::as_ptr(telemetry));
         if !known {
-            let dropped = telemetry.dropped();
+            let dropped = telemetry.drops();
             clients.push(Client { telemetry: Arc::downgrade(telemetry), dropped });
         }
         !known

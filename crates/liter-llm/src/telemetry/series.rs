@@ -10,11 +10,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::gaps::Gaps;
 use super::names::{label, metric};
+use crate::core::record::RecordedGaps;
 
-/// Seconds, as the GenAI conventions advise for durations of calls and times of chunks.
-pub(super) const SECONDS: [f64; 14] =
-    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+/// For durations of calls and times of chunks.
+pub(super) const SECONDS: [f64; 14] = RecordedGaps::BOUNDS;
 /// Tokens, as the GenAI conventions advise.
 pub(super) const TOKENS: [f64; 14] = [
     1.0,
@@ -67,7 +68,7 @@ pub(super) struct Families {
     pub duration: Histograms,
     pub tokens_used: Histograms,
     pub first_chunk: Histograms,
-    pub per_chunk: Histograms,
+    pub per_chunk: Family<Set, Gaps>,
     pub latency: Histograms,
     pub attempts: Histograms,
     pub canary_duration: Histograms,
@@ -101,7 +102,7 @@ impl Families {
             duration: histograms(seconds),
             tokens_used: histograms(tokens),
             first_chunk: histograms(seconds),
-            per_chunk: histograms(seconds),
+            per_chunk: Family::default(),
             latency: histograms(milliseconds),
             attempts: histograms(seconds),
             canary_duration: histograms(seconds),
@@ -214,7 +215,7 @@ pub(super) struct Series {
     pub latency: Histogram,
     used: [OnceLock<Histogram>; 2],
     first_chunk: OnceLock<Histogram>,
-    per_chunk: OnceLock<Histogram>,
+    per_chunk: OnceLock<Gaps>,
     tokens: [OnceLock<Counter>; 5],
     spend: OnceLock<Dollars>,
 }
@@ -258,7 +259,7 @@ impl Series {
         self.first_chunk.get_or_init(|| families.first_chunk.get_or_create_owned(&self.labels.call()))
     }
 
-    pub fn per_chunk(&self, families: &Families) -> &Histogram {
+    pub fn per_chunk(&self, families: &Families) -> &Gaps {
         self.per_chunk.get_or_init(|| families.per_chunk.get_or_create_owned(&self.labels.call()))
     }
 

@@ -1,17 +1,23 @@
 //! Spans and events for the crate `tracing`: a span for a call, one for each request sent for it, events between them.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 pub(super) use tracing::Span;
-use tracing::{Instrument, Level, debug, field::Empty, info, info_span, span_enabled, trace, warn};
+use tracing::{Instrument, Level, debug, field::Empty, info, info_span, span_enabled, warn};
 
 use super::names::attribute;
+use super::said::{count, say};
+use super::told::{POST, of_attempt, of_call};
 use super::{Places, Telemetry};
 use crate::core::notes::{Notes, Watcher};
 use crate::core::notices::Notice;
 use crate::core::record::CallRecord;
-use crate::core::response::{Attempt, AttemptCause};
+use crate::core::response::Attempt;
+
+/// The name of a request that is none over HTTP; the others have their method for a name.
+const ATTEMPT: &str = "attempt";
 
 /// Whether anybody wants spans: a load and a branch while nobody does.
 pub(super) fn wanted() -> bool {
@@ -30,13 +36,23 @@ pub(super) struct Asked<'a> {
 struct Sent {
     deployment: String,
     started: f64,
+    /// When it was sent, by the clock.
+    at: Instant,
     span: Span,
+}
+
+impl Sent {
+    fn is(&self, deployment: &str, started: f64) -> bool {
+        self.deployment == deployment && self.started == started
+    }
 }
 
 #[derive(Default)]
 struct Open {
     call: Option<Span>,
     sent: Vec<Sent>,
+    /// The deployments that something was sent to so far.
+    asked: Vec<String>,
     /// The deployment and error of the newest failure.
     failed: Option<(String, String)>,
 }
@@ -44,6 +60,12 @@ struct Open {
 /// The spans of one call.
 struct CallSpans {
     places: Arc<Places>,
+    /// The model that the caller has named.
+    model: String,
+    /// The name that the call's span has at its beginning.
+    named: String,
+    /// What the call's span has said at its beginning, and need not say again: an exporter would have it twice.
+    said: Vec<&'static str>,
     open: Mutex<Open>,
 }
 
@@ -52,55 +74,102 @@ pub(super) fn begin(notes: &Notes, places: &Arc<Places>, asked: &Asked<'_>) -> O
     if !wanted() {
         return None;
     }
-    let one = (places.len() == 1).then(|| places.values().next()).flatten();
-    let model = match (asked.model.is_empty(), one) {
-        (true, Some(place)) => &place.model,
-        _ => asked.model,
-    };
-    let provider = one.map(|place| place.provider.as_str());
+    let one = places.one().map(|known| &known.place);
+    let model = one.map_or(asked.model, |place| place.model_asked(asked.model, false));
+    // Among several, a deployment's name is not yet the name of a model.
+    let known = !model.is_empty() && (one.is_some() || !(model.contains('/') || places.get(model).is_some()));
+    let known_model = Some(model).filter(|_| known);
+    let provider = one.map(|place| place.provider.as_str()).filter(|provider| !provider.is_empty());
+    let server_address = one.and_then(|place| place.server_address.as_deref());
+    let server_port = one.and_then(|place| place.server_port);
+    let named = name(asked.operation, model);
     let call = info_span!(
         "llm_call",
-        { attribute::OTEL_NAME } = name(asked.operation, model),
+        { attribute::OTEL_NAME } = named.as_str(),
         { attribute::OTEL_KIND } = "client",
         { attribute::OTEL_STATUS } = Empty,
         { attribute::PROVIDER } = provider,
-        { attribute::MODEL } = model,
-        { attribute::PROMPT_LEN } = asked.prompt_len,
+        { attribute::MODEL } = known_model,
+        { attribute::PROMPT_LEN } = count(asked.prompt_len),
         { attribute::OPERATION } = asked.operation,
         { attribute::PROVIDER_NAME } = provider,
-        { attribute::REQUEST_MODEL } = model,
-        { attribute::STREAM } = asked.streamed,
+        { attribute::REQUEST_MODEL } = known_model,
+        { attribute::STREAM } = asked.streamed.then_some(true),
         { attribute::MAX_TOKENS } = Empty,
         { attribute::TEMPERATURE } = Empty,
         { attribute::TOP_P } = Empty,
+        { attribute::TOP_K } = Empty,
+        { attribute::SEED } = Empty,
+        { attribute::FREQUENCY_PENALTY } = Empty,
+        { attribute::PRESENCE_PENALTY } = Empty,
+        { attribute::STOP_SEQUENCES } = Empty,
+        { attribute::OUTPUT_TYPE } = Empty,
+        { attribute::REASONING_EFFORT } = Empty,
+        { attribute::OPENAI_REQUEST_SERVICE_TIER } = Empty,
+        { attribute::OPENAI_RESPONSE_SERVICE_TIER } = Empty,
+        { attribute::REQUEST_SERVICE_TIER } = Empty,
+        { attribute::RESPONSE_SERVICE_TIER } = Empty,
+        { attribute::MESSAGES } = Empty,
+        { attribute::TOOLS } = Empty,
         { attribute::RESPONSE_MODEL } = Empty,
         { attribute::RESPONSE_ID } = Empty,
+        { attribute::REQUEST_ID } = Empty,
         { attribute::FINISH_REASONS } = Empty,
         { attribute::FIRST_CHUNK } = Empty,
+        { attribute::CHUNKS } = Empty,
         { attribute::INPUT_TOKENS } = Empty,
         { attribute::OUTPUT_TOKENS } = Empty,
         { attribute::CACHE_READ } = Empty,
         { attribute::CACHE_CREATION } = Empty,
         { attribute::REASONING } = Empty,
-        { attribute::SERVER_ADDRESS } = Empty,
-        { attribute::SERVER_PORT } = Empty,
+        { attribute::SERVER_ADDRESS } = server_address,
+        { attribute::SERVER_PORT } = server_port.map(i64::from),
         { attribute::ERROR } = Empty,
         { attribute::DEPLOYMENT } = Empty,
         { attribute::REGION } = Empty,
         { attribute::COST } = Empty,
         { attribute::CACHED } = Empty,
+        { attribute::ADJUSTED } = Empty,
+        { attribute::POLICY } = Empty,
+        { attribute::NOTES } = Empty,
+        { attribute::RETRIES } = Empty,
+        { attribute::RETRY_REASONS } = Empty,
+        { attribute::FALLBACKS } = Empty,
+        { attribute::FALLBACK_REASONS } = Empty,
         { attribute::ATTEMPTS } = Empty,
     );
+    let said = [
+        (attribute::OPERATION, true),
+        (attribute::PROVIDER_NAME, provider.is_some()),
+        (attribute::REQUEST_MODEL, known),
+        (attribute::SERVER_ADDRESS, server_address.is_some()),
+        (attribute::SERVER_PORT, server_port.is_some()),
+    ];
+    let said = said.into_iter().filter_map(|(name, said)| said.then_some(name)).collect();
     let open = Mutex::new(Open { call: Some(call.clone()), ..Open::default() });
-    notes.watch(Arc::new(CallSpans { places: Arc::clone(places), open }));
+    let model = asked.model.to_owned();
+    notes.watch(Arc::new(CallSpans { places: Arc::clone(places), model, named, said, open }));
     Some(call)
 }
 
+/// The span at hand, when anybody wants spans.
+pub(super) fn current() -> Option<Span> {
+    wanted().then(Span::current)
+}
+
+/// Does something inside of the span at hand, or where there is none inside of the caller's.
+pub(super) fn inside<T>(caller: Option<Span>, work: impl FnOnce() -> T) -> T {
+    match caller {
+        Some(caller) if Span::current().is_none() => caller.in_scope(work),
+        _ => work(),
+    }
+}
+
 /// Does the work of a call inside of its span.
-pub(super) async fn within<F: Future>(span: Option<Span>, work: F) -> F::Output {
+pub(super) fn within<'a, F: Future + Send + 'a>(span: Option<Span>, work: F) -> BoxFuture<'a, F::Output> {
     match span {
-        Some(span) => work.instrument(span).await,
-        None => work.await,
+        Some(span) => Box::pin(work.instrument(span)),
+        None => Box::pin(work),
     }
 }
 
@@ -108,15 +177,6 @@ fn name(operation: &str, model: &str) -> String {
     match model.is_empty() {
         true => operation.to_owned(),
         false => format!("{operation} {model}"),
-    }
-}
-
-const fn cause(cause: AttemptCause) -> &'static str {
-    match cause {
-        AttemptCause::Retry => "retry",
-        AttemptCause::Fallback => "fallback",
-        AttemptCause::Resend => "resend",
-        AttemptCause::Hedge => "hedge",
     }
 }
 
@@ -132,12 +192,9 @@ fn rename(span: &Span, name: String) {
     span.record(attribute::OTEL_NAME, name);
 }
 
-/// What came of a request. A reason is left out: it may be in a provider's words.
+/// What came of a request.
 fn settle(span: &Span, attempt: &Attempt) {
-    span.record(attribute::STATUS, attempt.status);
-    span.record(attribute::CAUSE, attempt.cause.map(cause));
-    span.record(attribute::WAIT, attempt.wait);
-    span.record(attribute::CONNECT, attempt.connect);
+    say(span, of_attempt(attempt));
     failed(span, attempt.error.as_deref());
 }
 
@@ -155,14 +212,17 @@ impl CallSpans {
 
     fn take(&self, attempt: &Attempt) -> Option<Sent> {
         self.open(|open| {
-            let is = |sent: &Sent| sent.deployment == attempt.deployment && sent.started == attempt.started;
-            let at = open.sent.iter().position(is)?;
+            let at = open.sent.iter().position(|sent| sent.is(&attempt.deployment, attempt.started))?;
             Some(open.sent.remove(at))
         })
     }
 
-    fn newest(&self) -> Option<Span> {
-        self.open(|open| open.sent.last().map(|sent| sent.span.clone()))
+    /// A request's span, and how long ago it was sent.
+    fn find(&self, deployment: &str, started: f64) -> Option<(Span, Duration)> {
+        self.open(|open| {
+            let sent = open.sent.iter().find(|sent| sent.is(deployment, started))?;
+            Some((sent.span.clone(), sent.at.elapsed()))
+        })
     }
 }
 
@@ -186,36 +246,50 @@ impl Watcher for CallSpans {
             ),
             None => {}
         }
-        let place = self.places.get(deployment);
+        let place = self.places.get(deployment).map(|known| &known.place);
+        let model = place.map(|place| place.model_asked(&self.model, self.places.one().is_none()));
+        let address = place.and_then(|place| place.server_address.as_deref());
+        let method = address.map(|_| POST);
+        let before = self.open(|open| {
+            let before = open.asked.iter().filter(|asked| *asked == deployment).count();
+            open.asked.push(deployment.to_owned());
+            before
+        });
         let span = info_span!(
             parent: &call,
             "llm_attempt",
-            { attribute::OTEL_NAME } = format!("attempt {deployment}"),
+            { attribute::OTEL_NAME } = method.unwrap_or(ATTEMPT),
             { attribute::OTEL_KIND } = "client",
             { attribute::OTEL_STATUS } = Empty,
             { attribute::DEPLOYMENT } = deployment,
             { attribute::PROVIDER_NAME } = place.map(|place| place.provider.as_str()),
-            { attribute::REQUEST_MODEL } = place.map(|place| place.model.as_str()).filter(|model| !model.is_empty()),
+            { attribute::REQUEST_MODEL } = model.filter(|model| !model.is_empty()),
             { attribute::REGION } = place.and_then(|place| place.region.as_deref()),
-            { attribute::SERVER_ADDRESS } = place.and_then(|place| place.server_address.as_deref()),
-            { attribute::SERVER_PORT } = place.and_then(|place| place.server_port),
+            { attribute::SERVER_ADDRESS } = address,
+            { attribute::SERVER_PORT } = place.and_then(|place| place.server_port).map(i64::from),
+            { attribute::METHOD } = method,
+            { attribute::RESEND_COUNT } = Some(count(before)).filter(|before| method.is_some() && *before > 0),
             { attribute::STATUS } = Empty,
             { attribute::CAUSE } = Empty,
+            { attribute::REASON } = Empty,
             { attribute::WAIT } = Empty,
+            { attribute::QUEUED } = Empty,
             { attribute::CONNECT } = Empty,
+            { attribute::FIRST_BYTE } = Empty,
             { attribute::ERROR } = Empty,
         );
-        self.open(|open| open.sent.push(Sent { deployment: deployment.to_owned(), started, span }));
+        let sent = Sent { deployment: deployment.to_owned(), started, at: Instant::now(), span };
+        self.open(|open| open.sent.push(sent));
     }
 
-    fn connected(&self, took: Duration) {
-        let Some(span) = self.newest() else { return };
+    fn connected(&self, deployment: &str, started: f64, took: Duration) {
+        let Some((span, _)) = self.find(deployment, started) else { return };
         debug!(parent: &span, message = "connected", { attribute::CONNECT } = took.as_secs_f64());
     }
 
-    fn begun(&self) {
-        let Some(span) = self.newest() else { return };
-        trace!(parent: &span, "first byte");
+    fn begun(&self, deployment: &str, started: f64) {
+        let Some((span, since)) = self.find(deployment, started) else { return };
+        debug!(parent: &span, message = "first byte", { attribute::FIRST_BYTE } = since.as_secs_f64());
     }
 
     fn over(&self, attempts: &[Attempt]) {
@@ -237,33 +311,21 @@ impl Watcher for CallSpans {
         let (call, left) = self.open(|open| (open.call.take(), std::mem::take(&mut open.sent)));
         drop(left);
         let Some(call) = call else { return };
-        rename(&call, name(&record.operation, &record.model));
-        call.record(attribute::PROVIDER, &record.provider);
-        call.record(attribute::MODEL, &record.model);
-        call.record(attribute::PROVIDER_NAME, &record.provider);
-        call.record(attribute::REQUEST_MODEL, &record.model);
-        call.record(attribute::MAX_TOKENS, record.parameters.max_tokens);
-        call.record(attribute::TEMPERATURE, record.parameters.temperature);
-        call.record(attribute::TOP_P, record.parameters.top_p);
-        call.record(attribute::RESPONSE_MODEL, record.response_model.as_deref());
-        call.record(attribute::RESPONSE_ID, record.response_id.as_deref());
-        let reason = record.finish_reason.and_then(|reason| serde_json::to_value(reason).ok());
-        call.record(attribute::FINISH_REASONS, reason.as_ref().and_then(|reason| reason.as_str()));
-        call.record(attribute::FIRST_CHUNK, record.first_chunk);
-        if let Some(usage) = &record.usage {
-            call.record(attribute::INPUT_TOKENS, usage.input_tokens);
-            call.record(attribute::OUTPUT_TOKENS, usage.output_tokens);
-            call.record(attribute::CACHE_READ, usage.cache_read_input_tokens);
-            call.record(attribute::CACHE_CREATION, usage.cache_creation_input_tokens);
-            call.record(attribute::REASONING, usage.reasoning_output_tokens);
+        let name = name(&record.operation, &record.model);
+        if name != self.named {
+            rename(&call, name);
         }
-        call.record(attribute::SERVER_ADDRESS, record.server_address.as_deref());
-        call.record(attribute::SERVER_PORT, record.server_port);
-        call.record(attribute::DEPLOYMENT, &record.deployment);
-        call.record(attribute::REGION, record.region.as_deref());
-        call.record(attribute::COST, record.cost);
-        call.record(attribute::CACHED, record.cached);
-        call.record(attribute::ATTEMPTS, record.attempts.len());
+        let mut attributes = of_call(record);
+        attributes.retain(|name, _| !self.said.contains(&name.as_str()));
+        for (own, name) in
+            [(attribute::PROVIDER, attribute::PROVIDER_NAME), (attribute::MODEL, attribute::REQUEST_MODEL)]
+        {
+            if let Some(value) = attributes.get(name).cloned() {
+                attributes.insert(own.to_owned(), value);
+            }
+        }
+        attributes.insert(attribute::ATTEMPTS.to_owned(), count(record.attempts.len()).into());
+        say(&call, attributes);
         failed(&call, record.error.as_ref().map(|error| error.kind.as_str()));
         // A span counts as ended when it was left last, and a stream is left between its pieces: this is the end.
         call.in_scope(|| ());
@@ -275,21 +337,27 @@ pub(super) fn event(notice: &Notice) {
     let Notice { kind, deployment, detail, left_out, .. } = notice;
     let deployment = Some(deployment.as_str()).filter(|name| !name.is_empty());
     let detail = Some(detail.as_str()).filter(|detail| !detail.is_empty());
+    let left_out = i64::try_from(*left_out).unwrap_or(i64::MAX);
     if kind.is_warning() {
         warn!(
             message = kind.as_str(),
             { attribute::DEPLOYMENT } = deployment,
             { attribute::DETAIL } = detail,
-            { attribute::LEFT_OUT } = *left_out,
+            { attribute::LEFT_OUT } = left_out,
         );
     } else {
         info!(
             message = kind.as_str(),
             { attribute::DEPLOYMENT } = deployment,
             { attribute::DETAIL } = detail,
-            { attribute::LEFT_OUT } = *left_out,
+            { attribute::LEFT_OUT } = left_out,
         );
     }
+}
+
+/// An event for somebody who has panicked when he heard of a call.
+pub(super) fn panicked(event: &'static str) {
+    warn!(message = event);
 }
 
 /// `traceparent` and `tracestate` of a call's span, for the provider, where the client was told to send them.

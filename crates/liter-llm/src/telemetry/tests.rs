@@ -199,3 +199,58 @@ async fn a_client_inside_a_call_leaves_the_record_to_the_outer_one() {
     assert_eq!((record.attempts.len(), record.response_model.as_deref()), (1, Some("m")));
     assert!(records.take(Duration::ZERO).is_empty());
 }
+
+/// A provider of one's own that calls a client while it works.
+struct Around(Client);
+
+#[async_trait]
+impl LlmProvider for Around {
+    fn name(&self) -> &str {
+        "around"
+    }
+
+    async fn generate(&self, request: LlmRequest) -> Result<LlmResponse, LlmError> {
+        tokio::task::yield_now().await;
+        self.0.generate(request).await
+    }
+
+    async fn stream(&self, request: LlmRequest) -> Result<ChunkStream, LlmError> {
+        tokio::task::yield_now().await;
+        self.0.stream(request).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_over_a_provider_hears_of_the_client_that_it_calls() {
+    let ask = || LlmRequest::new().with_prompt("x");
+    let providers: [fn(Client) -> Arc<dyn LlmProvider>; 2] =
+        [|client| Arc::new(client), |client| Arc::new(Around(client))];
+    for provider in providers {
+        let recorder = Recorder::new();
+        let over = recorder.over(provider(Script::of(&[Err(ErrorKind::Overloaded), Ok("m-1")])));
+        let call = over.generate(ask());
+        assert!(recorder.record().is_none(), "it has not begun");
+        call.await.unwrap();
+        let record = recorder.record().unwrap();
+        assert_eq!((record.attempts.len(), record.response_model.as_deref()), (2, Some("m-1")));
+        assert_eq!(record.response_model_label.as_deref(), Some("m-1"));
+
+        let recorder = Recorder::new();
+        let over = recorder.over(provider(Script::of(&[Ok("a"), Ok("b")])));
+        let chunks: Vec<_> = over.stream(ask()).await.unwrap().collect().await;
+        let record = recorder.record().unwrap();
+        assert_eq!((chunks.len(), record.chunks, recorder.is_over()), (3, 2, true));
+
+        let recorder = Recorder::new();
+        let over = recorder.over(provider(Script::of(&[Ok("never")])));
+        let given_up = tokio::time::timeout(Duration::from_millis(100), over.generate(ask())).await;
+        assert!(given_up.is_err() && recorder.is_over());
+        let record = recorder.record().unwrap();
+        assert_eq!(record.attempts[0].attempt.error.as_deref(), Some("cancelled"));
+        assert_eq!(record.error.as_ref().unwrap().kind, "cancelled");
+
+        let recorder = Recorder::new();
+        drop(recorder.over(provider(Script::of(&[]))).generate(ask()));
+        assert!(recorder.record().is_none(), "it never began");
+    }
+}

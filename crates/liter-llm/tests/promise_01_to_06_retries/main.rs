@@ -7,6 +7,8 @@ mod row_03_table;
 mod row_04_retry_after;
 mod row_05_once;
 mod row_06_deadline;
+#[path = "../stalls/mod.rs"]
+mod stalls;
 
 use std::time::{Duration, Instant};
 

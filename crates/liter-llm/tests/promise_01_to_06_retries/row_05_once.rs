@@ -8,6 +8,10 @@ use super::*;
 
 /// Calls of each kind.
 const CALLS: usize = 100;
+/// Seconds until the first byte: where it never comes, time enough for a crowd to connect and send on a busy machine.
+const IMPATIENT: f64 = 1.0;
+/// And where something comes.
+const PATIENT: f64 = 30.0;
 
 /// How a call went: what the simulator saw, and the error.
 struct Fate {
@@ -30,9 +34,9 @@ async fn fates(
         let mut config = config(&sim, "openai", &model);
         config.max_retries = Some(1);
         change(&mut config);
-        let (sim, ask) = (&sim, ask.clone());
+        // Made before the first call begins: that takes a while, and counts for nobody.
+        let (sim, ask, client) = (&sim, ask.clone(), client(config));
         async move {
-            let client = client(config);
             let error = if stream {
                 match client.stream(ask).await {
                     Err(error) => error,
@@ -57,16 +61,16 @@ async fn fates(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_05_unanswered_calls_obey_the_switch() {
     let _alone = ALONE.lock().await;
-    for (name, fault_of) in [
-        ("fin", json!({ "close": true })),
-        ("rst", json!({ "reset": true })),
-        ("stall", json!({ "hang": true })),
+    for (name, fault_of, limit) in [
+        ("fin", json!({ "close": true }), PATIENT),
+        ("rst", json!({ "reset": true }), PATIENT),
+        ("stall", json!({ "hang": true }), IMPATIENT),
     ] {
         for stream in [false, true] {
             for resend in [true, false] {
                 let change = move |config: &mut ProviderConfig| {
                     config.resend_after_send = Some(resend);
-                    config.first_byte_timeout = Some(0.5);
+                    config.first_byte_timeout = Some(limit);
                 };
                 for fate in fates(name, |_| fault_of.clone(), change, request(), stream).await {
                     let place = format!("{name}, stream {stream}, resend {resend}: {:?}", fate.error);
@@ -206,22 +210,24 @@ async fn row_05_a_stale_websocket_is_replaced_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_05_what_creates_is_sent_once() {
     let _alone = ALONE.lock().await;
-    let change = |config: &mut ProviderConfig| {
-        config.api = Api::Responses;
-        config.first_byte_timeout = Some(0.5);
+    let change = |limit| {
+        move |config: &mut ProviderConfig| {
+            config.api = Api::Responses;
+            config.first_byte_timeout = Some(limit);
+        }
     };
     let extras = [("background", json!(true)), ("conversation", json!("conv_1"))];
     for (field, value) in extras {
         let ask = request().with(|body| {
             body.extra.insert(field.to_owned(), RawJson::from(&value));
         });
-        for (name, fault_of) in [
-            ("fin", json!({ "close": true })),
-            ("stall", json!({ "hang": true })),
-            ("busy", json!({ "status": 503 })),
-            ("limited", json!({ "status": 429, "headers": { "retry-after": "0.01" } })),
+        for (name, fault_of, limit) in [
+            ("fin", json!({ "close": true }), PATIENT),
+            ("stall", json!({ "hang": true }), IMPATIENT),
+            ("busy", json!({ "status": 503 }), PATIENT),
+            ("limited", json!({ "status": 429, "headers": { "retry-after": "0.01" } }), PATIENT),
         ] {
-            for fate in fates(name, |_| fault_of.clone(), change, ask.clone(), false).await {
+            for fate in fates(name, |_| fault_of.clone(), change(limit), ask.clone(), false).await {
                 assert_eq!(fate.upstream, 1, "{field} {name}: {:?}", fate.error);
                 assert_eq!(fate.error.detail().attempts.len(), 1);
                 assert!(!fate.error.is_retryable(), "{field} {name}: {:?}", fate.error);
@@ -229,7 +235,7 @@ async fn row_05_what_creates_is_sent_once() {
         }
     }
     // The same without them is repeated.
-    for fate in fates("plain", |_| json!({ "status": 503 }), change, request(), false).await {
+    for fate in fates("plain", |_| json!({ "status": 503 }), change(PATIENT), request(), false).await {
         assert_eq!(fate.upstream, 2);
     }
 }

@@ -63,8 +63,8 @@ async fn row_06_nothing_outlasts_the_deadline() {
             }
         }
     }
-    let prepared = calls.into_iter().map(|(milliseconds, host, stream)| {
-        let model = format!("{host:?}-{milliseconds}-{stream}");
+    let prepared = |(milliseconds, host, stream): (u64, Host, bool), again: usize| {
+        let model = format!("{host:?}-{milliseconds}-{stream}-{again}");
         rules(&sim, host, &model);
         let deadline = Duration::from_millis(milliseconds);
         let mut config = config(&sim, "openai", &model);
@@ -72,8 +72,7 @@ async fn row_06_nothing_outlasts_the_deadline() {
         let ask = if stream { request() } else { request().with_timeout(deadline.as_secs_f64()) };
         config.timeout = Some(if stream { deadline.as_secs_f64() } else { 600.0 });
         (deadline, host, stream, model, client(config), ask)
-    });
-    let prepared: Vec<_> = prepared.collect();
+    };
     let one =
         |(deadline, host, stream, model, client, ask): (Duration, Host, bool, String, Client, LlmRequest)| {
             let sim = &sim;
@@ -93,7 +92,6 @@ async fn row_06_nothing_outlasts_the_deadline() {
                 let took = begun.elapsed();
                 let detail = error.detail();
                 let place = format!("{model} took {took:?}: {error:?}");
-                assert!(took <= deadline + GRACE, "{place}");
                 let last = detail.attempts.last().unwrap();
                 // One that is begun at the last moment may be given up before it has left.
                 let left = last.error.as_deref() != Some("timeout") || last.duration >= AT_ONCE;
@@ -105,7 +103,6 @@ async fn row_06_nothing_outlasts_the_deadline() {
                 assert_eq!(last.deployment, format!("openai/{model}"), "{place}");
                 match host {
                     Host::AsksForTooLong => {
-                        assert!(took < GRACE, "{place}");
                         assert_eq!(
                             (error.kind(), detail.retry_after),
                             (ErrorKind::RateLimited, Some(20.0)),
@@ -129,15 +126,23 @@ async fn row_06_nothing_outlasts_the_deadline() {
                         }
                     }
                 }
+                let bound = if host == Host::AsksForTooLong { GRACE } else { deadline + GRACE };
+                if took <= bound { Ok(()) } else { Err(place) }
             }
         };
+    // A group's clients are made before its calls begin.
+    let timed = |call| {
+        let mut first = Some(prepared(call, 0));
+        let prepared = &prepared;
+        stalls::on_time(async move |again| one(first.take().unwrap_or_else(|| prepared(call, again))).await)
+    };
     // What fails at once is timed alone, the rest in groups: a busy machine would notice a crowd's answers late.
     let (at_once, rest): (Vec<_>, Vec<_>) =
-        prepared.into_iter().partition(|(_, host, ..)| *host == Host::AsksForTooLong);
+        calls.into_iter().partition(|(_, host, _)| *host == Host::AsksForTooLong);
     for call in at_once {
-        one(call).await;
+        timed(call).await;
     }
-    let mut rest = rest.into_iter().map(one).peekable();
+    let mut rest = rest.into_iter().map(timed).peekable();
     while rest.peek().is_some() {
         join_all(rest.by_ref().take(2 * (hosts.len() - 1))).await;
     }

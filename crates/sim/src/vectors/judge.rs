@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::exact::{self, shown};
 use super::{Seen, Vector, Wanted};
 
 /// The most differences told.
@@ -18,35 +19,47 @@ const SENTENCES: [&str; 4] = ["reason", "ruled_out", "failed", "price_source"];
 const VENDORS: [&str; 4] = ["extra", "logprobs", "citations", "citation"];
 
 /// What differs, a line each; nothing when all is as expected.
-pub(super) fn judge(vector: &Vector, seen: &[Seen], outcomes: &Value) -> Vec<String> {
-    let mut found = Differences::default();
+pub(super) fn judge(vector: &Vector, seen: &[Seen], outcomes: &str) -> Vec<String> {
+    let mut found = Differences { told: Vec::new(), kinds: true };
     requests(vector, seen, &mut found);
-    let Some(outcomes) = outcomes.as_array() else {
-        found.add("outcomes", "are not a list");
-        return found.0;
+    found.kinds = false;
+    let outcomes = match exact::read(outcomes) {
+        Ok(Value::Array(outcomes)) => outcomes,
+        Ok(_) => {
+            found.add("outcomes", "are not a list");
+            return found.told;
+        }
+        Err(error) => {
+            found.add("outcomes", &format!("are not JSON: {error}"));
+            return found.told;
+        }
     };
     if outcomes.len() != vector.calls.len() {
         found.add("outcomes", &format!("{} instead of {}", outcomes.len(), vector.calls.len()));
     }
-    for (number, (call, got)) in vector.calls.iter().zip(outcomes).enumerate() {
-        outcome(&format!("outcome[{number}]"), &call.outcome, got, &mut found);
+    for (number, (call, got)) in vector.calls.iter().zip(&outcomes).enumerate() {
+        let wanted = exact::read(call.outcome.get()).unwrap_or_default();
+        outcome(&format!("outcome[{number}]"), &wanted, got, &mut found);
     }
-    found.0.truncate(MOST);
-    found.0
+    found.told.truncate(MOST);
+    found.told
 }
 
-#[derive(Default)]
-struct Differences(Vec<String>);
+struct Differences {
+    told: Vec<String>,
+    /// Whether `1` and `1.0` differ.
+    kinds: bool,
+}
 
 impl Differences {
     fn add(&mut self, at: &str, what: &str) {
-        self.0.push(format!("{at}: {what}"));
+        self.told.push(format!("{at}: {what}"));
     }
 
     fn values(&mut self, at: &str, wanted: &Value, got: Option<&Value>) {
         match got {
-            None => self.add(at, &format!("is missing; wanted {wanted}")),
-            Some(got) => self.add(at, &format!("is {got}; wanted {wanted}")),
+            None => self.add(at, &format!("is missing; wanted {}", shown(wanted))),
+            Some(got) => self.add(at, &format!("is {}; wanted {}", shown(got), shown(wanted))),
         }
     }
 
@@ -61,7 +74,7 @@ impl Differences {
                     }
                 }
                 for (name, got) in right.iter().filter(|(name, _)| !left.contains_key(*name)) {
-                    self.add(&format!("{at}.{name}"), &format!("is not wanted: {got}"));
+                    self.add(&format!("{at}.{name}"), &format!("is not wanted: {}", shown(got)));
                 }
             }
             (Value::Array(left), Value::Array(right)) => {
@@ -72,12 +85,10 @@ impl Differences {
                     }
                 }
                 for (place, got) in right.iter().enumerate().skip(left.len()) {
-                    self.add(&format!("{at}[{place}]"), &format!("is not wanted: {got}"));
+                    self.add(&format!("{at}[{place}]"), &format!("is not wanted: {}", shown(got)));
                 }
             }
-            (Value::Number(left), Value::Number(right))
-                if left == right || left.as_f64() == right.as_f64() => {}
-            (left, right) if left == right => {}
+            (left, right) if left == right || exact::same_number(left, right, self.kinds) => {}
             _ => self.values(at, wanted, Some(got)),
         }
     }
@@ -127,7 +138,10 @@ fn request(at: &str, wanted: &Wanted, got: &Seen, found: &mut Differences) {
         }
     }
     match &wanted.body {
-        Some(body) => found.compare(&format!("{at}.body"), body, &got.body),
+        Some(body) => {
+            let (wanted, got) = (exact::read(body.get()), exact::read(&got.text));
+            found.compare(&format!("{at}.body"), &wanted.unwrap_or_default(), &got.unwrap_or_default());
+        }
         None if got.text.is_empty() => {}
         None => found.add(&format!("{at}.body"), &format!("is not wanted: {}", got.text)),
     }
@@ -144,7 +158,7 @@ fn outcome(at: &str, wanted: &Value, got: &Value, found: &mut Differences) {
     };
     if names(left) != names(right) {
         // What came instead helps most where it is an error.
-        let got = right.get("error").map_or_else(|| names(right), Value::to_string);
+        let got = right.get("error").map_or_else(|| names(right), shown);
         return found.add(at, &format!("is {got}; wanted {}", names(left)));
     }
     for (name, wanted) in left {
@@ -199,8 +213,8 @@ fn is_default(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(on) => !on,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
+        Value::Number(_) => false,
+        Value::String(text) => text.is_empty() || exact::is_zero(text),
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
     }
@@ -229,7 +243,7 @@ fn plain(value: &Value) -> Value {
 
 fn plain_field(name: &str, value: &Value) -> Value {
     let mark = |value: &Value| match value {
-        Value::String(text) if !text.is_empty() => Value::from("*"),
+        Value::String(text) if !text.is_empty() && !exact::is_number(text) => Value::from("*"),
         other => other.clone(),
     };
     match (name, value) {
@@ -242,14 +256,75 @@ fn plain_field(name: &str, value: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use serde_json::json;
 
     use super::*;
 
     fn differences(wanted: &Value, got: &Value) -> Vec<String> {
-        let mut found = Differences::default();
-        outcome("o", wanted, got, &mut found);
-        found.0
+        let mut found = Differences { told: Vec::new(), kinds: false };
+        let read = |value: &Value| exact::read(&value.to_string()).unwrap();
+        outcome("o", &read(wanted), &read(got), &mut found);
+        found.told
+    }
+
+    /// What is told of a body: wanted, and as it came.
+    fn sent(wanted: &str, got: &str) -> Vec<String> {
+        let wanted: Wanted = serde_json::from_str(&format!(r#"{{"path": "/", "body": {wanted}}}"#)).unwrap();
+        let seen = Seen {
+            deployment: 0,
+            method: "POST".to_owned(),
+            path: "/".to_owned(),
+            query: String::new(),
+            headers: Vec::new(),
+            body: None,
+            text: got.to_owned(),
+        };
+        let mut found = Differences { told: Vec::new(), kinds: true };
+        request("r", &wanted, &seen, &mut found);
+        found.told
+    }
+
+    #[test]
+    fn numbers_in_bodies_are_of_one_kind_and_the_same_exactly() {
+        let body = r#"{"a": 9007199254740993, "b": [1.0, 1e2], "c": 123456789012345678901234567890}"#;
+        assert_eq!(
+            sent(body, r#"{"b":[1.00,100.0],"c":123456789012345678901234567890,"a":9007199254740993}"#),
+            Vec::<String>::new()
+        );
+        for (got, told) in [
+            (body.replace("40993", "40992"), "r.body.a: is 9007199254740992; wanted 9007199254740993"),
+            (body.replace("1.0", "1"), "r.body.b[0]: is 1; wanted 1.0"),
+            (body.replace("1e2", "100"), "r.body.b[1]: is 100; wanted 1e2"),
+            (
+                body.replace("890}", "891}"),
+                "r.body.c: is 123456789012345678901234567891; wanted 123456789012345678901234567890",
+            ),
+        ] {
+            assert_eq!(sent(body, &got), [told]);
+        }
+    }
+
+    #[test]
+    fn numbers_in_outcomes_are_the_same_exactly() {
+        let of =
+            |text: &str| exact::read(&format!(r#"{{"response": {{"extra": {{"n": {text}}}}}}}"#)).unwrap();
+        for (wanted, got, same) in [
+            ("9007199254740993", "9007199254740993", true),
+            ("9007199254740993", "9007199254740992", false),
+            ("9007199254740993", "9007199254740992.0", false),
+            ("1.0", "1", true),
+            ("1e2", "100", true),
+            ("-0.10", "-1e-1", true),
+            ("0.1", "-0.1", false),
+            ("1", "\"1\"", false),
+            ("0.0", "-0", true),
+        ] {
+            let mut found = Differences { told: Vec::new(), kinds: false };
+            outcome("o", &of(wanted), &of(got), &mut found);
+            assert_eq!(found.told.is_empty(), same, "{wanted} {got}: {:?}", found.told);
+        }
     }
 
     #[test]

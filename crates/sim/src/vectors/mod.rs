@@ -2,8 +2,10 @@
 //!
 //! The format and the way of a runner are described in `tests/vectors/README.md`.
 
+mod exact;
 mod judge;
 mod serve;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,6 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -23,7 +26,7 @@ use crate::config::SimError;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    vectors: Vec<Value>,
+    vectors: Vec<Box<RawValue>>,
 }
 
 /// One vector, its addresses filled in.
@@ -44,8 +47,8 @@ struct Vector {
 #[serde(deny_unknown_fields)]
 struct Call {
     call: CallKind,
-    request: Value,
-    outcome: Value,
+    request: Box<RawValue>,
+    outcome: Box<RawValue>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -75,7 +78,7 @@ struct Wanted {
     query: String,
     #[serde(default)]
     headers: IndexMap<String, Option<String>>,
-    body: Option<Value>,
+    body: Option<Box<RawValue>>,
 }
 
 fn post() -> String {
@@ -90,7 +93,7 @@ struct Reply {
     status: u16,
     #[serde(default)]
     headers: IndexMap<String, String>,
-    body: Option<Value>,
+    body: Option<Box<RawValue>>,
     text: Option<String>,
     events: Option<Vec<Event>>,
     line_end: Option<String>,
@@ -110,7 +113,14 @@ const fn ok() -> u16 {
 #[serde(deny_unknown_fields)]
 struct Event {
     event: Option<String>,
-    data: Value,
+    data: Box<RawValue>,
+}
+
+impl Event {
+    fn text(&self) -> String {
+        let data = self.data.get();
+        serde_json::from_str::<String>(data).unwrap_or_else(|_| exact::compact(data))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -152,7 +162,7 @@ impl Reply {
                 .collect();
         }
         let whole = match (&self.body, &self.text, &self.events) {
-            (Some(body), None, None) => body.to_string(),
+            (Some(body), None, None) => exact::compact(body.get()),
             (None, Some(text), None) => text.clone(),
             (None, None, Some(events)) => written(events, self.line_end.as_deref().unwrap_or("\n")),
             (None, None, None) => String::new(),
@@ -177,6 +187,32 @@ impl Reply {
         Ok(pieces)
     }
 
+    /// The text messages in which this goes over a WebSocket.
+    fn messages(&self) -> Vec<String> {
+        if let Some(events) = &self.events {
+            return events.iter().map(Event::text).collect();
+        }
+        // Looked at when the vector was read.
+        let pieces = self.pieces().unwrap_or_default();
+        let texts = pieces.iter().filter(|piece| !piece.is_empty());
+        texts.map(|piece| String::from_utf8_lossy(piece).into_owned()).collect()
+    }
+
+    /// What is said here that messages over a WebSocket do not have.
+    fn beyond_messages(&self) -> Option<&'static str> {
+        let named = |event: &Event| event.event.is_some();
+        let bytes = |piece: &Piece| matches!(piece, Piece::Bytes { .. });
+        [
+            (self.status != ok(), "status"),
+            (self.line_end.is_some(), "line_end"),
+            (self.split.is_some(), "split"),
+            (self.events.iter().flatten().any(named), "event"),
+            (self.pieces.iter().flatten().any(bytes), "base64"),
+        ]
+        .into_iter()
+        .find_map(|(there, name)| there.then_some(name))
+    }
+
     fn content_type(&self) -> Option<&'static str> {
         if self.headers.keys().any(|name| name.eq_ignore_ascii_case("content-type")) {
             return None;
@@ -196,8 +232,7 @@ fn written(events: &[Event], line_end: &str) -> String {
         if let Some(name) = &event.event {
             text.push_str(&format!("event: {name}{line_end}"));
         }
-        let data = event.data.as_str().map_or_else(|| event.data.to_string(), str::to_owned);
-        for line in data.split('\n') {
+        for line in event.text().split('\n') {
             text.push_str(&format!("data: {line}{line_end}"));
         }
         text.push_str(line_end);
@@ -213,14 +248,16 @@ struct Seen {
     path: String,
     query: String,
     headers: Vec<(String, String)>,
-    body: Value,
+    /// Nothing where it is no JSON.
+    body: Option<Box<RawValue>>,
     text: String,
 }
 
 /// A vector and what has happened to it since it was last reset.
 struct Held {
     vector: Vector,
-    shown: Value,
+    /// As it is shown: its addresses filled in, without blanks.
+    shown: String,
     seen: Mutex<Vec<Seen>>,
 }
 
@@ -232,11 +269,15 @@ impl Held {
     /// Files a request and gives the reply to it.
     fn answer(&self, request: Seen) -> Option<&Reply> {
         let mut seen = self.seen();
-        let deployment = request.deployment;
-        let before = seen.iter().filter(|other| other.deployment == deployment).count();
-        let mut own = self.vector.exchanges.iter().filter(|one| one.deployment == deployment);
+        let next = self.next(&seen, request.deployment);
         seen.push(request);
-        own.nth(before).map(|exchange| &exchange.reply)
+        next.map(|exchange| &exchange.reply)
+    }
+
+    /// What a deployment does next.
+    fn next(&self, seen: &[Seen], deployment: usize) -> Option<&Exchange> {
+        let before = seen.iter().filter(|other| other.deployment == deployment).count();
+        self.vector.exchanges.iter().filter(|one| one.deployment == deployment).nth(before)
     }
 }
 
@@ -262,8 +303,8 @@ impl Vectors {
         for path in files {
             let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
             let file: File = serde_json::from_str(&text).map_err(|error| unreadable(&path, &error))?;
-            for value in file.vectors {
-                let held = hold(value, address).map_err(|error| unreadable(&path, &error))?;
+            for vector in file.vectors {
+                let held = hold(vector.get(), address).map_err(|error| unreadable(&path, &error))?;
                 let name = held.vector.name.clone();
                 if all.insert(name.clone(), held).is_some() {
                     return Err(unreadable(&path, &format!("`{name}` is there twice")));
@@ -278,37 +319,41 @@ impl Vectors {
 }
 
 /// Reads a vector and fills its addresses in.
-fn hold(value: Value, address: SocketAddr) -> Result<Held, String> {
-    let name = value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+fn hold(text: &str, address: SocketAddr) -> Result<Held, String> {
+    let named = serde_json::from_str::<Value>(text).map_err(|error| error.to_string())?;
+    let name = named.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let fine = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_';
     if name.is_empty() || !name.chars().all(fine) {
         return Err(format!("`{name}` is not a name: use lower-case letters, digits and `_`"));
     }
-    let mut text = value.to_string();
+    // As text: a number stays as it was written.
+    let mut text = exact::compact(text);
     for number in 0..10 {
         let place = if number == 0 { "${base}".to_owned() } else { format!("${{base{number}}}") };
         text = text.replace(&place, &format!("http://{address}/v/{name}/{number}"));
     }
-    let filled = |text: &str| serde_json::from_str::<Value>(text).map_err(|error| format!("{name}: {error}"));
-    let mut shown = filled(&text)?;
+    let mut vector: Vector = serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))?;
     // Proxies of the surroundings must not come between.
     let direct = |deployment: &mut Value| {
         if let Some(options) = deployment.as_object_mut() {
             options.entry("proxy").or_insert_with(|| json!("direct"));
         }
     };
-    let mut nowhere = Value::Null;
-    let config = shown.get_mut("config").unwrap_or(&mut nowhere);
+    let config = &mut vector.config;
     config.get_mut("deployment").into_iter().for_each(direct);
     config.get_mut("deployments").and_then(Value::as_array_mut).into_iter().flatten().for_each(direct);
-    let vector: Vector = serde_json::from_value(shown.clone()).map_err(|error| format!("{name}: {error}"))?;
     if vector.calls.is_empty() {
         return Err(format!("{name}: makes no call"));
     }
     for exchange in &vector.exchanges {
         exchange.reply.pieces().map_err(|error| format!("{name}: {error}"))?;
+        if exchange.request.method == websocket::METHOD
+            && let Some(field) = exchange.reply.beyond_messages()
+        {
+            return Err(format!("{name}: `{field}`: messages over a WebSocket have none"));
+        }
     }
-    Ok(Held { vector, shown, seen: Mutex::new(Vec::new()) })
+    Ok(Held { vector, shown: text, seen: Mutex::new(Vec::new()) })
 }
 
 /// A server that replays the vectors of a folder and judges what a runner made of them. Dropping it stops it.

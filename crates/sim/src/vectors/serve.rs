@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{CallKind, End, Held, Reply, Seen, Vectors, judge};
+use super::{CallKind, End, Held, Reply, Seen, Vectors, judge, websocket};
 use crate::http::{Conn, Gone, ReadError, Request, reason};
 
 /// The largest request taken, in bytes.
-const MAX_BODY: usize = 16 << 20;
+pub(super) const MAX_BODY: usize = 16 << 20;
 
 /// What a request too many is answered with.
 const TOO_MANY: u16 = 599;
@@ -79,7 +78,7 @@ async fn control(conn: &mut Conn, held: &Held, request: &Request, rest: &str) ->
     const JSON: &str = "application/json";
     let vector = &held.vector;
     match (request.method(), rest) {
-        ("GET", "") => plain(conn, 200, JSON, held.shown.to_string().as_bytes()).await,
+        ("GET", "") => plain(conn, 200, JSON, held.shown.as_bytes()).await,
         ("GET", "config") => plain(conn, 200, JSON, vector.config.to_string().as_bytes()).await,
         ("GET", "calls") => {
             let calls: String = vector
@@ -102,10 +101,8 @@ async fn control(conn: &mut Conn, held: &Held, request: &Request, rest: &str) ->
         }
         ("POST", "judge") => {
             let seen = held.seen().clone();
-            let differences = match serde_json::from_slice::<Value>(&request.body) {
-                Ok(outcomes) => judge::judge(vector, &seen, &outcomes),
-                Err(error) => vec![format!("the outcomes are not JSON: {error}")],
-            };
+            let outcomes = String::from_utf8_lossy(&request.body);
+            let differences = judge::judge(vector, &seen, &outcomes);
             if differences.is_empty() {
                 return plain(conn, 200, "text/plain", b"ok").await;
             }
@@ -114,7 +111,7 @@ async fn control(conn: &mut Conn, held: &Held, request: &Request, rest: &str) ->
         ("GET", _) => {
             let number = rest.strip_prefix("calls/").and_then(|number| number.parse::<usize>().ok());
             match number.and_then(|number| vector.calls.get(number)) {
-                Some(call) => plain(conn, 200, JSON, call.request.to_string().as_bytes()).await,
+                Some(call) => plain(conn, 200, JSON, call.request.get().as_bytes()).await,
                 None => plain(conn, 404, "text/plain", b"no such call").await,
             }
         }
@@ -140,23 +137,26 @@ async fn exchange(
     deployment: usize,
     path: String,
 ) -> Result<bool, Gone> {
-    let text = String::from_utf8_lossy(&request.body).into_owned();
+    if websocket::is_awaited(held, request, deployment) {
+        return websocket::converse(conn, held, request, deployment, path).await;
+    }
     let seen = Seen {
         deployment,
         method: request.method().to_owned(),
         path,
         query: request.query().to_owned(),
-        headers: request
-            .headers()
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-            .collect(),
-        body: serde_json::from_slice(&request.body).unwrap_or(Value::Null),
-        text,
+        headers: headers(request),
+        body: serde_json::from_slice(&request.body).ok(),
+        text: String::from_utf8_lossy(&request.body).into_owned(),
     };
     match held.answer(seen) {
         Some(reply) => deliver(conn, reply).await,
         None => plain(conn, TOO_MANY, "text/plain", b"a request too many").await,
     }
+}
+
+pub(super) fn headers(request: &Request) -> Vec<(String, String)> {
+    request.headers().map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect()
 }
 
 async fn deliver(conn: &mut Conn, reply: &Reply) -> Result<bool, Gone> {

@@ -8,10 +8,11 @@ use super::usage;
 use super::wire::{Answer, Choice, keep};
 use crate::adapters::{Decoder, Frame};
 use crate::core::chunk::{Facts, LlmChunk};
+use crate::core::content::Message;
 use crate::core::error::{ErrorKind, LlmError};
 use crate::core::fold::Folder;
 use crate::core::json::{Extra, RawJson, fields};
-use crate::core::response::Usage;
+use crate::core::response::{FinishReason, Usage};
 
 /// What was read of an answer so far.
 #[derive(Default)]
@@ -157,29 +158,39 @@ impl AnswerState {
         }
         let mut others = std::mem::take(&mut self.others);
         others.sort_by_key(|(index, ..)| *index);
-        let list: Vec<serde_json::Value> = others
+        let list: Vec<Further> = others
             .into_iter()
             .map(|(index, mut state, mut folder)| {
                 let mut own = Vec::new();
                 state.end(&mut own);
                 own.iter().for_each(|chunk| folder.push(chunk));
                 let answer = folder.finish();
-                let mut object = serde_json::json!({
-                    "index": index,
-                    "message": answer.message,
-                    "finish_reason": answer.finish_reason,
-                    "raw_finish_reason": answer.raw_finish_reason,
-                });
-                if let (Some(logprobs), Some(map)) = (&answer.logprobs, object.as_object_mut()) {
-                    map.insert("logprobs".to_owned(), logprobs.read().unwrap_or_default());
+                Further {
+                    index,
+                    message: answer.message,
+                    finish_reason: answer.finish_reason,
+                    raw_finish_reason: answer.raw_finish_reason,
+                    logprobs: answer.logprobs,
                 }
-                object
             })
             .collect();
         let mut facts = Facts::default();
-        facts.extra.insert("choices".to_owned(), RawJson::from(&serde_json::Value::Array(list)));
+        if let Ok(list) = RawJson::from_value(&list) {
+            facts.extra.insert("choices".to_owned(), list);
+        }
         chunks.push(LlmChunk::facts(facts));
     }
+}
+
+/// A further alternative, as it is told: what is the vendor's own stays as it was written.
+#[derive(serde::Serialize)]
+struct Further {
+    index: u64,
+    message: Message,
+    finish_reason: FinishReason,
+    raw_finish_reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<RawJson>,
 }
 
 /// The decoder of streamed chat completions.
