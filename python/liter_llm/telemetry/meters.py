@@ -14,7 +14,7 @@ from liter_llm.errors import _Classes  # pyright: ignore[reportPrivateUsage]
 from . import names
 from .names import Metric
 from .states import States
-from .told import HIT, decode_where, decode_who
+from .told import HIT, decode_where, decode_who, keep
 
 if TYPE_CHECKING:
     from .told import Told, ToldAttempt
@@ -25,8 +25,6 @@ _MOST_MODELS, _MOST_DEPLOYMENTS, _MOST_BUDGETS = 256, 256, 64
 _KINDS = frozenset(_Classes.by_kind)
 #: The kinds of tokens, as the engine tells their numbers.
 _TOKEN_KINDS = ("input", "output", "cache_read", "cache_creation", "reasoning")
-#: How many texts are kept of what calls, and attempts, have in common.
-_MOST_KEPT = 512
 
 Labels = dict[str, Any]
 
@@ -48,12 +46,6 @@ class _Called(NamedTuple):
     """For each kind of tokens."""
     folded: bool
     """Whether a model has not got a label of its own."""
-
-
-def _keep(known: dict[bytes, Any], text: bytes, found: Any) -> None:
-    if len(known) >= _MOST_KEPT:
-        known.clear()
-    known[text] = found
 
 
 class _Names(set[str]):
@@ -185,8 +177,7 @@ class Instruments:
             call.get(names.REQUEST_MODEL, who.model) != who.model
             or call.get(names.RESPONSE_MODEL, who.response_model) != who.response_model,
         )
-        _keep(self._called, text, called)
-        return called
+        return keep(self._called, text, called)
 
     def _learn_sent(self, text: bytes) -> Labels:
         where = decode_where(text)
@@ -197,8 +188,7 @@ class Instruments:
             labels[names.REGION] = where.region
         if where.error is not None:
             labels[names.ERROR_TYPE] = _kind(where.error)
-        _keep(self._sent, text, labels)
-        return labels
+        return keep(self._sent, text, labels)
 
     def _again(self, attempts: list[ToldAttempt], context: Any) -> None:
         if len(attempts) <= 1:

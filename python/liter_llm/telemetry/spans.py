@@ -9,7 +9,7 @@ from opentelemetry.context import get_current
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
 from . import names
-from .told import decode_where, decode_who
+from .told import decode_where, decode_who, keep
 
 if TYPE_CHECKING:
     from .observer import Place
@@ -21,8 +21,6 @@ within = set_span_in_context
 _ERROR = Status(StatusCode.ERROR)
 #: https://www.w3.org/TR/trace-context/
 _TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
-#: How many texts are kept of what calls, and attempts, have in common.
-_MOST_KEPT = 256
 
 #: What the attempts of one kind have in common: name, attributes, whether they failed; by the engine's text.
 _sent: dict[bytes, tuple[str, dict[str, Any], bool]] = {}
@@ -88,15 +86,8 @@ class Opening:
             further = {name: value for name, value in said.items() if value and began.get(name) != value}
             named = who.operation != names.CHAT or self._model != who.model
             name = f"{who.operation} {who.model}" if who.model and named else None
-            found = further, name, who.error is not None
-            _keep(self._answers, text, found)
+            found = keep(self._answers, text, (further, name, who.error is not None))
         return found
-
-
-def _keep(known: dict[bytes, Any], text: bytes, found: Any) -> None:
-    if len(known) >= _MOST_KEPT:
-        known.clear()
-    known[text] = found
 
 
 def finish(  # noqa: PLR0917 - by position, for speed
@@ -143,9 +134,8 @@ def _learn(text: bytes) -> tuple[str, dict[str, Any], bool]:
         names.ERROR_TYPE: where.error,
     }
     name = names.ATTEMPT_SPAN if where.server_address is None else names.POST
-    found = name, {name: value for name, value in said.items() if value}, where.error is not None
-    _keep(_sent, text, found)
-    return found
+    attributes = {attribute: value for attribute, value in said.items() if value}
+    return keep(_sent, text, (name, attributes, where.error is not None))
 
 
 def aside(fields: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ under it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -84,6 +84,19 @@ decode_told = msgspec.json.Decoder(Told).decode
 decode_who = msgspec.json.Decoder(Who).decode
 decode_where = msgspec.json.Decoder(Where).decode
 _encode = msgspec.json.Encoder().encode
+
+
+#: How many texts are kept of what calls, or attempts, have in common.
+_MOST_KEPT = 512
+T = TypeVar("T")
+
+
+def keep(known: dict[bytes, T], text: bytes, made: T) -> T:
+    """Remembers what was made of a `who` or `where`; of too many different ones all are forgotten."""
+    if len(known) >= _MOST_KEPT:
+        known.clear()
+    known[text] = made
+    return made
 
 
 def unbegun(began: int, ended: int, operation: str, model: str, error: str) -> Told:
